@@ -1,0 +1,247 @@
+"""Gemma's SentencePiece tokenizer, from a ``.model`` file or rebuilt from GGUF metadata.
+
+Text is never control. A user who writes ``<end_of_turn>``, ``<bos>``, ``<mask>`` or ``<unused7>``
+gets the ordinary pieces that spell it, and decoding gives the text back. The published models
+match such strings as single ids (they are marked USER_DEFINED), which would let a data row end its
+own turn. Here every USER_DEFINED piece other than a whitespace run or an HTML tag is retyped
+CONTROL before SentencePiece sees the model, and SentencePiece never produces a CONTROL piece from
+text. So the guarantee holds by construction and costs nothing per call. Everything else tokenizes
+as in the published model. Control ids are only ever placed by ``sft.data.chat``.
+
+U+2581 is how SentencePiece spells a space: written literally in text, it decodes to a space.
+"""
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+from etils import epath
+
+from sft.errors import UserError
+
+# Values of SentencePiece's ModelProto.SentencePiece.Type; GGUF stores the same numbers.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+
+_RESERVED = ("<pad>", "<eos>", "<bos>", "<unk>")  # ids 0, 1, 2, 3 in every Gemma
+_TURNS = ("<start_of_turn>", "<end_of_turn>")
+_ORDINARY = re.compile(  # USER_DEFINED pieces that stay atomic in text
+    r"[\s▁]+|</?(table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub"
+    r"|sup|code|a|html|body|img|span|bbox|ul|li|div|iframe|footer)>"
+)
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Attributes:
+      vocab_size: number of pieces; every id is below it.
+      pad_id, eos_id, bos_id: 0, 1, 2.
+      start_of_turn_id, end_of_turn_id: 105 and 106 in Gemma 3, 106 and 107 in Gemma 2.
+      fingerprint: first 12 hex digits of the SHA-256 of the model bytes.
+    """
+
+    def __init__(self, model: bytes, source: str = "tokenizer"):
+        """Args: ``model``: serialized ModelProto. ``source``: what errors call it.
+
+        Raises:
+          UserError: not a SentencePiece model, or not one of Gemma's.
+        """
+        import sentencepiece
+
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.load_from_serialized_proto(_protect(model))
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{source}: not a SentencePiece model ({_line(error)}).") from None
+        self.fingerprint = hashlib.sha256(model).hexdigest()[:12]
+        self.vocab_size: int = self._processor.vocab_size()
+        for index, piece in enumerate(_RESERVED):
+            if self.vocab_size <= index or self._processor.id_to_piece(index) != piece:
+                raise UserError(f"{source}: piece {index} is not {piece!r}: not a Gemma tokenizer.")
+        self.pad_id, self.eos_id, self.bos_id = 0, 1, 2
+        ids = [self._processor.piece_to_id(piece) for piece in _TURNS]
+        if 3 in ids:  # the id of <unk>
+            raise UserError(f"{source}: no piece {_TURNS[ids.index(3)]!r}: not a Gemma tokenizer.")
+        self.start_of_turn_id, self.end_of_turn_id = ids
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text`` without ``<bos>``; never a control id, whatever the text says."""
+        return self._processor.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``; control ids are left out, invalid UTF-8 becomes U+FFFD."""
+        return self._processor.decode([int(i) for i in ids])
+
+
+def load(path: str, expected_vocab: int | None = None) -> Tokenizer:
+    """Reads a SentencePiece ``.model`` file.
+
+    Args:
+      expected_vocab: rows of the embedding table; the tokenizer may have fewer pieces (Gemma 2:
+        256,000 pieces, 256,128 rows), never more.
+
+    Raises:
+      UserError: missing file, not a Gemma SentencePiece model, or too many pieces.
+    """
+    with _open(path) as file:
+        tokenizer = Tokenizer(file.read(), path)
+    _check_vocab(tokenizer.vocab_size, expected_vocab, path)
+    return tokenizer
+
+
+def from_gguf(path: str, expected_vocab: int | None = None) -> Tokenizer:
+    """Rebuilds the tokenizer from the metadata of a GGUF file.
+
+    Pieces at ids from ``expected_vocab`` on that text cannot produce (padding, image tokens of
+    multimodal files) are dropped.
+
+    Raises:
+      UserError: missing or malformed file, another kind of tokenizer, or too many pieces.
+    """
+    metadata = gguf_metadata(path)
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind != "llama":  # GGUF's name for SentencePiece BPE
+        found = "no tokenizer" if kind is None else f"tokenizer {kind!r}"
+        raise UserError(f"{path}: {found} in the GGUF metadata; expected Gemma's SentencePiece.")
+    columns = [metadata.get(f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type")]
+    lengths = {len(column) if isinstance(column, list) else None for column in columns}
+    if len(lengths) > 1 or None in lengths:
+        raise UserError(f"{path}: tokens, scores and token_type are missing or differ in length.")
+    pieces = list(zip(*columns, strict=True))
+    while expected_vocab and len(pieces) > expected_vocab and pieces[-1][2] in (CONTROL, UNUSED):
+        pieces.pop()
+    _check_vocab(len(pieces), expected_vocab, path)
+    try:
+        model = _model_proto(pieces)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: malformed tokenizer in the metadata: {_line(error)}.") from None
+    return Tokenizer(model, path)
+
+
+def gguf_metadata(path: str) -> dict[str, Any]:
+    """Key to value of a GGUF file (version 2 or 3, little-endian), tensors untouched.
+
+    ``gguf.GGUFReader`` makes numpy views of each of the 262,144 strings and takes 10 s and 0.7 GB
+    for it; this takes a quarter of a second. Layout: the GGUF specification in the ggml repository.
+
+    Raises:
+      UserError: missing file, not GGUF, or cut short.
+    """
+    with _open(path) as file:
+        try:
+            magic, version, _, count = struct.unpack("<4sIQQ", _exactly(file, 24))
+            if magic != b"GGUF" or version not in (2, 3):
+                raise ValueError(f"starts with {magic!r}, version {version}")
+            return {_string(file): _value(file, *_unpack(file, "I")) for _ in range(count)}
+        except (ValueError, struct.error, RecursionError) as error:
+            raise UserError(f"{path}: not a readable GGUF file: {_line(error)}.") from None
+
+
+_SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}  # GGUF type to struct code
+_STRING, _ARRAY = 8, 9
+_LARGEST = 2**28  # bytes; a longer value means a corrupt length, not a vocabulary
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(file)
+    if kind != _ARRAY:
+        return _unpack(file, _scalar(kind))[0]
+    item, count = _unpack(file, "IQ")
+    if item in (_STRING, _ARRAY):
+        return [_value(file, item) for _ in range(count)]
+    return list(_unpack(file, f"{count}{_scalar(item)}"))
+
+
+def _scalar(kind: int) -> str:
+    if kind not in _SCALARS:
+        raise ValueError(f"unknown value type {kind}")
+    return _SCALARS[kind]
+
+
+def _string(file: BinaryIO) -> str:
+    return _exactly(file, *_unpack(file, "Q")).decode()
+
+
+def _unpack(file: BinaryIO, code: str) -> tuple:
+    return struct.unpack(f"<{code}", _exactly(file, struct.calcsize(f"<{code}")))
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    if size > _LARGEST:
+        raise ValueError(f"a metadata value of {size} bytes")
+    data = file.read(size)
+    if len(data) != size:
+        raise ValueError(f"cut short, {size} bytes wanted and {len(data)} left")
+    return data
+
+
+def _model_proto(pieces: list[tuple[str, float, int]]) -> bytes:
+    """Serialized ModelProto of ``(piece, score, GGUF type)`` rows, in id order."""
+    pb = _schema()
+    model = pb.ModelProto()
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    trainer.model_type = pb.TrainerSpec.BPE
+    trainer.vocab_size = len(pieces)
+    trainer.byte_fallback = True
+    trainer.pad_id, trainer.eos_id, trainer.bos_id, trainer.unk_id = 0, 1, 2, 3
+    trainer.pad_piece, trainer.eos_piece, trainer.bos_piece, trainer.unk_piece = _RESERVED
+    normalizer.name = "identity"
+    normalizer.add_dummy_prefix = False
+    normalizer.remove_extra_whitespaces = False
+    normalizer.escape_whitespaces = True
+    for index, (piece, score, kind) in enumerate(pieces):
+        if index <= 3:
+            kind = UNKNOWN if index == 3 else CONTROL
+        elif kind in (CONTROL, USER_DEFINED):  # GGUF writers disagree on which; _protect decides
+            kind, piece = USER_DEFINED, piece.replace(" ", "▁")
+        model.pieces.add(piece=piece, score=score, type=kind)
+    return model.SerializeToString(deterministic=True)
+
+
+def _protect(model: bytes) -> bytes:
+    """Retypes as CONTROL what text must not produce; see the module docstring.
+
+    Raises:
+      ValueError: not a ModelProto.
+    """
+    from google.protobuf.message import DecodeError
+
+    proto = _schema().ModelProto()
+    try:
+        proto.ParseFromString(model)
+    except DecodeError as error:
+        raise ValueError(str(error)) from None
+    for piece in proto.pieces:
+        steers = piece.type == USER_DEFINED and not _ORDINARY.fullmatch(piece.piece)
+        if steers or piece.piece in _TURNS:
+            piece.type = CONTROL
+    return proto.SerializeToString()
+
+
+def _schema() -> Any:
+    """SentencePiece's protobuf classes, which exist at run time only."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    return sentencepiece_model_pb2
+
+
+def _check_vocab(pieces: int, expected: int | None, source: str) -> None:
+    if expected is not None and pieces > expected:
+        raise UserError(
+            f"{source}: {pieces} pieces, but the model has {expected} embedding rows: "
+            "the tokenizer of another model. Set model.tokenizer or model.name."
+        )
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        return epath.Path(path).open("rb")  # ty: ignore[invalid-explicit-return]
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{path}: cannot read the tokenizer: {error.strerror or error}.") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
