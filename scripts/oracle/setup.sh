@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Makes .venv-oracle: the PyTorch stack that writes the reference logits under tests/golden/.
+# It is separate because PyTorch never enters the training environment.
+#
+#   scripts/oracle/setup.sh
+#   .venv-oracle/bin/python scripts/oracle/parity_goldens.py
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+find_python() {
+  local candidate
+  for candidate in python3.11 python3 "$HOME"/.pyenv/versions/3.11.*/bin/python; do
+    if "$candidate" -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+      2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "setup.sh: no Python 3.11 found (tried python3.11, python3, pyenv); install one" >&2
+  return 2
+}
+
+python=$(find_python)
+[ -x .venv-oracle/bin/python ] || "$python" -m venv .venv-oracle
+pip=(.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check)
+# First and alone, with pip: it honours pip.conf, where a CPU wheel can be preferred. The later
+# packages would otherwise pull the CUDA build.
+"${pip[@]}" torch==2.13.0
+"${pip[@]}" transformers==5.23.0 peft==0.21.2 safetensors==0.8.0 gguf==0.19.0 numpy==2.4.6 \
+  sentencepiece==0.2.1 protobuf==6.33.6
+.venv-oracle/bin/python -c \
+  'import peft, torch, transformers; print(torch.__version__, transformers.__version__, peft.__version__)'

@@ -1,0 +1,306 @@
+"""The Gemma forward pass: pure functions over stacked parameters, one ``lax.scan`` over layers.
+
+    hidden_BxLxD = forward(spec, params, adapters, tokens_BxL, positions_BxL, segments_BxL)
+    logits_BxLxV = logits(spec, params, hidden_BxLxD)
+
+Numerics as in the reference implementations: the embedding scale is rounded to the activation
+dtype; norms, RoPE, attention logits and softmax are float32; everything else is the activation
+dtype. Weights are cast to it where they are used, so float32 masters may be passed.
+
+The parameter tree (each leaf of ``layers`` is stacked over all layers)::
+
+    embed_VxD, final_norm_D
+    layers: pre_attention_norm_SxD, post_attention_norm_SxD, pre_ffw_norm_SxD, post_ffw_norm_SxD,
+            q_norm_SxH, k_norm_SxH (Gemma 3), q_SxDxNxH, k_SxDxKxH, v_SxDxKxH, o_SxNxHxD,
+            gate_SxDxF, up_SxDxF, down_SxFxD
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.ad_checkpoint import checkpoint_name
+
+from sft.model import lora
+from sft.model.attention import attend, make_mask
+from sft.model.specs import Spec
+from sft.types import Tree
+
+
+# What the backward pass finds saved of each layer besides its input; the rest is computed again.
+REMAT = {
+    "layer": jax.checkpoint_policies.nothing_saveable,
+    "projections": jax.checkpoint_policies.save_only_these_names("projection"),
+    "none": jax.checkpoint_policies.everything_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to run the forward pass; nothing here is an array.
+
+    Attributes:
+      dtype: of activations.
+      remat: what the backward pass computes again, a key of ``REMAT``: whole layers, all but the
+        outputs of matrix products, or nothing.
+      lora_scale: factor on the adapters' update.
+      dropout: probability, on the adapters' input; applied when a key is passed.
+    """
+
+    dtype: jnp.dtype = jnp.bfloat16
+    remat: str = "none"
+    lora_scale: float = 1.0
+    dropout: float = 0.0
+
+
+@struct.dataclass
+class Cache:
+    """Keys and values of earlier positions. Slots are written in order, the same for all rows.
+
+    Attributes:
+      k_SxBxMxKxH, v_SxBxMxKxH: rotated keys, and values.
+      positions_BxM, segments_BxM: int32 of each slot; segment 0 = empty or padding.
+      cursor: int32 scalar, the next slot to write.
+    """
+
+    k_SxBxMxKxH: jax.Array
+    v_SxBxMxKxH: jax.Array
+    positions_BxM: jax.Array
+    segments_BxM: jax.Array
+    cursor: jax.Array
+
+
+def abstract_params(spec: Spec, dtype: jnp.dtype) -> Tree:
+    """Shapes and dtypes of the parameter tree."""
+    S, D, F = spec.num_layers, spec.embed, spec.hidden
+    N, K, H = spec.heads, spec.kv_heads, spec.head_dim
+    layers = {
+        "pre_attention_norm_SxD": (S, D),
+        "post_attention_norm_SxD": (S, D),
+        "pre_ffw_norm_SxD": (S, D),
+        "post_ffw_norm_SxD": (S, D),
+        "q_SxDxNxH": (S, D, N, H),
+        "k_SxDxKxH": (S, D, K, H),
+        "v_SxDxKxH": (S, D, K, H),
+        "o_SxNxHxD": (S, N, H, D),
+        "gate_SxDxF": (S, D, F),
+        "up_SxDxF": (S, D, F),
+        "down_SxFxD": (S, F, D),
+    }
+    if spec.qk_norm:
+        layers |= {"q_norm_SxH": (S, H), "k_norm_SxH": (S, H)}
+    tree = {"embed_VxD": (spec.vocab, D), "final_norm_D": (D,), "layers": layers}
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, dtype), tree, is_leaf=lambda x: type(x) is tuple
+    )
+
+
+def init_params(spec: Spec, key: jax.Array, dtype: jnp.dtype) -> Tree:
+    """Random weights of about unit gain, norms included, for tests and benchmarks."""
+    leaves, structure = jax.tree.flatten_with_path(abstract_params(spec, dtype))
+    values = []
+    for (path, leaf), k in zip(leaves, jax.random.split(key, len(leaves)), strict=True):
+        name = path[-1].key
+        if "norm" in name:
+            deviation = 0.1
+        elif name == "o_SxNxHxD":
+            deviation = (spec.heads * spec.head_dim) ** -0.5
+        else:
+            deviation = leaf.shape[1] ** -0.5
+        values.append((deviation * jax.random.normal(k, leaf.shape)).astype(dtype))
+    return jax.tree.unflatten(structure, values)
+
+
+def embed(spec: Spec, params: Tree, tokens_BxL: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Token embeddings times sqrt(D), the factor rounded to ``dtype``: ``[B, L, D]``."""
+    x_BxLxD = params["embed_VxD"][tokens_BxL].astype(dtype)
+    return x_BxLxD * jnp.sqrt(jnp.float32(spec.embed)).astype(dtype)
+
+
+def logits(spec: Spec, params: Tree, hidden: jax.Array) -> jax.Array:
+    """Float32 logits ``[..., V]`` of final hidden states ``[..., D]``."""
+    table_VxD = params["embed_VxD"].astype(hidden.dtype)
+    out = jnp.einsum("...d,vd->...v", hidden, table_VxD, preferred_element_type=jnp.float32)
+    if spec.final_softcap is not None:
+        out = jnp.tanh(out / spec.final_softcap) * spec.final_softcap
+    return out
+
+
+def forward(
+    spec: Spec,
+    params: Tree,
+    adapters: Tree | None,
+    tokens_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    segments_BxL: jax.Array,
+    options: Options,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Final hidden states ``[B, L, D]`` (after the last norm).
+
+    Args:
+      params: as in the module docstring.
+      adapters: as made by ``lora.init``; ``None`` or ``{}`` for the base model.
+      tokens_BxL: int32 ids, or float ``[B, L, D]`` embeddings already scaled (soft tokens).
+      positions_BxL: int32, counted from 0 in each segment.
+      segments_BxL: int32, 0 = padding.
+      dropout_key: turns adapter dropout on.
+    """
+    if jnp.issubdtype(tokens_BxL.dtype, jnp.integer):
+        x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
+    else:
+        x_BxLxD = tokens_BxL.astype(options.dtype)
+    tables = _tables(spec, positions_BxL, segments_BxL, positions_BxL, segments_BxL)
+
+    def body(x_BxLxD, per_layer):
+        x_BxLxD, _ = _layer(spec, options, tables, None, x_BxLxD, per_layer)
+        return x_BxLxD, None
+
+    body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[options.remat])
+    x_BxLxD, _ = jax.lax.scan(body, x_BxLxD, _scanned(spec, params, adapters, dropout_key))
+    return rms_norm(x_BxLxD, params["final_norm_D"])
+
+
+def init_cache(spec: Spec, rows: int, slots: int, dtype: jnp.dtype) -> Cache:
+    """An empty cache."""
+    shape = (spec.num_layers, rows, slots, spec.kv_heads, spec.head_dim)
+    return Cache(
+        k_SxBxMxKxH=jnp.zeros(shape, dtype),
+        v_SxBxMxKxH=jnp.zeros(shape, dtype),
+        positions_BxM=jnp.zeros((rows, slots), jnp.int32),
+        segments_BxM=jnp.zeros((rows, slots), jnp.int32),
+        cursor=jnp.int32(0),
+    )
+
+
+def extend(
+    spec: Spec,
+    params: Tree,
+    adapters: Tree | None,
+    cache: Cache,
+    tokens_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    segments_BxL: jax.Array,
+    options: Options,
+) -> tuple[jax.Array, Cache]:
+    """``forward`` for ``L`` further positions, which also see what the cache holds.
+
+    Returns:
+      Final hidden states ``[B, L, D]`` and the cache with those positions written.
+    """
+    write = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
+    cache = cache.replace(
+        positions_BxM=write(cache.positions_BxM, positions_BxL, cache.cursor),
+        segments_BxM=write(cache.segments_BxM, segments_BxL, cache.cursor),
+    )
+    tables = _tables(spec, positions_BxL, segments_BxL, cache.positions_BxM, cache.segments_BxM)
+
+    def body(x_BxLxD, scanned):
+        *per_layer, k_BxMxKxH, v_BxMxKxH = scanned
+
+        def store(k_BxLxKxH, v_BxLxKxH):
+            return (
+                write(k_BxMxKxH, k_BxLxKxH, cache.cursor),
+                write(v_BxMxKxH, v_BxLxKxH, cache.cursor),
+            )
+
+        return _layer(spec, options, tables, store, x_BxLxD, per_layer)
+
+    x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
+    scanned = (*_scanned(spec, params, adapters, None), cache.k_SxBxMxKxH, cache.v_SxBxMxKxH)
+    x_BxLxD, (k, v) = jax.lax.scan(body, x_BxLxD, scanned)
+    cache = cache.replace(
+        k_SxBxMxKxH=k, v_SxBxMxKxH=v, cursor=cache.cursor + tokens_BxL.shape[1]
+    )
+    return rms_norm(x_BxLxD, params["final_norm_D"]), cache
+
+
+def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """``x / rms(x) * (1 + scale)`` over the last axis, in float32, returned in the dtype of x."""
+    x32 = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
+    return (x32 * inverse * (1 + scale.astype(jnp.float32))).astype(x.dtype)
+
+
+def rotate(
+    x_BxLxNxH: jax.Array, sin_BxLxH: jax.Array, cos_BxLxH: jax.Array, scale: float = 1.0
+) -> jax.Array:
+    """``scale`` times RoPE on split halves (Su et al. 2021, arXiv:2104.09864), in float32.
+
+    ``sin_BxLxH`` and ``cos_BxLxH`` hold half a head width: one angle per pair.
+    """
+    first, second = jnp.split(x_BxLxNxH.astype(jnp.float32), 2, axis=-1)
+    sin, cos = scale * sin_BxLxH[:, :, None], scale * cos_BxLxH[:, :, None]
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BxLxNxH.dtype)
+
+
+def geglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """``gelu(gate) * up`` with the tanh form of GELU; float32 inside, rounded once."""
+    y = jax.nn.gelu(gate.astype(jnp.float32), approximate=True) * up.astype(jnp.float32)
+    return y.astype(gate.dtype)
+
+
+def _tables(spec: Spec, positions_BxL, segments_BxL, key_positions_BxM, key_segments_BxM):
+    """Per layer kind, stacked: attention mask and RoPE sine and cosine. Each layer picks its row."""
+    masks, sines, cosines = [], [], []
+    half = jnp.arange(spec.head_dim // 2, dtype=jnp.float32)
+    for kind in dict.fromkeys(spec.pattern):
+        masks.append(
+            make_mask(
+                positions_BxL, segments_BxL, key_positions_BxM, key_segments_BxM, kind.window
+            )
+        )
+        timescale_H = kind.rope_base ** (2 * half / spec.head_dim)
+        angle_BxLxH = positions_BxL[..., None].astype(jnp.float32) / timescale_H / kind.rope_scale
+        sines.append(jnp.sin(angle_BxLxH))
+        cosines.append(jnp.cos(angle_BxLxH))
+    return jnp.stack(masks), jnp.stack(sines), jnp.stack(cosines)
+
+
+def _scanned(spec: Spec, params: Tree, adapters: Tree | None, dropout_key: jax.Array | None):
+    """What the scan slices for each layer: weights, adapters, kind, dropout key."""
+    kinds = list(dict.fromkeys(spec.pattern))
+    kind_S = jnp.array([kinds.index(kind) for kind in spec.layers], jnp.int32)
+    keys_S = None if dropout_key is None else jax.random.split(dropout_key, spec.num_layers)
+    return params["layers"], adapters or {}, kind_S, keys_S
+
+
+def _layer(spec: Spec, options: Options, tables, store, x_BxLxD, per_layer):
+    """One block. ``store`` exchanges new keys and values for all that may be seen."""
+    w, adapters, kind, key = per_layer
+    mask_BxLxM, sin_BxLxH, cos_BxLxH = (table[kind] for table in tables)
+
+    def project(group: int, x: jax.Array, equation: str) -> list[jax.Array]:
+        """``x W + scale * dropout(x) A B`` for the projections of ``lora.GROUPS[group]``."""
+        names = lora.GROUPS[group]
+        dropped = x
+        if key is not None and options.dropout > 0:
+            dropped = lora.dropout(x, options.dropout, jax.random.fold_in(key, group))
+        low = lora.down_project(dropped, adapters, names)
+        outputs = []
+        for name in names:
+            y = jnp.einsum(equation, x, w[lora.WEIGHTS[name]].astype(x.dtype))
+            if name in low:
+                y += lora.up_project(low[name], adapters[name], options.lora_scale)
+            outputs.append(checkpoint_name(y, "projection"))
+        return outputs
+
+    y_BxLxD = rms_norm(x_BxLxD, w["pre_attention_norm_SxD"])
+    q, k, v = project(0, y_BxLxD, "bld,dnh->blnh")
+    if spec.qk_norm:
+        q, k = rms_norm(q, w["q_norm_SxH"]), rms_norm(k, w["k_norm_SxH"])
+    q = rotate(q, sin_BxLxH, cos_BxLxH, spec.query_scale)
+    k = rotate(k, sin_BxLxH, cos_BxLxH)
+    kv = (k, v) if store is None else store(k, v)
+    y_BxLxNxH = checkpoint_name(attend(q, *kv, mask_BxLxM, spec.attn_softcap), "projection")
+    (y_BxLxD,) = project(1, y_BxLxNxH, "blnh,nhd->bld")
+    x_BxLxD += rms_norm(y_BxLxD, w["post_attention_norm_SxD"])
+
+    y_BxLxD = rms_norm(x_BxLxD, w["pre_ffw_norm_SxD"])
+    gate_BxLxF, up_BxLxF = project(2, y_BxLxD, "bld,df->blf")
+    y_BxLxF = geglu(gate_BxLxF, up_BxLxF)
+    (y_BxLxD,) = project(3, y_BxLxF, "blf,fd->bld")
+    return x_BxLxD + rms_norm(y_BxLxD, w["post_ffw_norm_SxD"]), kv

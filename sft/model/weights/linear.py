@@ -1,0 +1,38 @@
+"""The ``[out, in]`` matrices of Hugging Face and GGUF, and how they become our leaves.
+
+No RoPE permutation is involved: all of them rotate split halves.
+"""
+
+from typing import Any
+
+from sft.model.specs import Spec
+
+
+def shape(leaf: str, spec: Spec) -> tuple[int, ...]:
+    """Stored shape of a leaf (of one layer of it)."""
+    D, F, H = spec.embed, spec.hidden, spec.head_dim
+    if leaf.endswith("norm_SxH"):
+        return (H,)
+    if "norm" in leaf:
+        return (D,)
+    return {
+        "embed_VxD": (spec.vocab, D),
+        "q_SxDxNxH": (spec.heads * H, D),
+        "k_SxDxKxH": (spec.kv_heads * H, D),
+        "v_SxDxKxH": (spec.kv_heads * H, D),
+        "o_SxNxHxD": (D, spec.heads * H),
+        "gate_SxDxF": (F, D),
+        "up_SxDxF": (F, D),
+        "down_SxFxD": (D, F),
+    }[leaf]
+
+
+def orient(leaf: str, stored: Any, spec: Spec) -> Any:
+    """A view of the stored array in our orientation."""
+    if leaf in ("q_SxDxNxH", "k_SxDxKxH", "v_SxDxKxH"):
+        return stored.reshape(-1, spec.head_dim, spec.embed).transpose(2, 0, 1)
+    if leaf == "o_SxNxHxD":
+        return stored.reshape(spec.embed, -1, spec.head_dim).transpose(1, 2, 0)
+    if leaf in ("gate_SxDxF", "up_SxDxF", "down_SxFxD"):
+        return stored.T
+    return stored
