@@ -1,0 +1,124 @@
+"""Checkpoints: Orbax, asynchronous, of the train state only (never the frozen weights).
+
+One directory holds them all, ``checkpoints/<step>``. What is kept is the union of two rules: the
+newest ``keep_latest``, for resuming, and the ``keep_best`` of lowest validation loss, for use. So
+an overfitting run can always be resumed, and its best epoch is never lost.
+"""
+
+import contextlib
+import errno
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from sft.errors import UserError
+from sft.types import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run directory."""
+
+    def __init__(self, workdir: str | Path, config: ConfigDict, *, read_only: bool = False):
+        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax narrates at INFO
+        policy = ocp.checkpoint_managers.preservation_policy
+        keep = policy.AnyPreservationPolicy(
+            [
+                policy.LatestN(config.train.keep_latest),
+                policy.BestN(
+                    # Descending, so that the last ones are the best; ties go to the earlier step.
+                    get_metric_fn=lambda metrics: (metrics["loss"], metrics["step"]),
+                    reverse=True,
+                    n=config.train.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(preservation_policy=keep, read_only=read_only),
+            item_names=("state", "position"),
+        )
+
+    def latest(self) -> int | None:
+        """The newest complete step, or ``None``."""
+        return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """All complete steps, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: TrainState, position: dict[str, Any], loss: float | None):
+        """Starts writing; returns when the state may be changed again.
+
+        Args:
+          position: where the data stands: JSON values.
+          loss: validation loss at this very step, or ``None`` for a recovery checkpoint.
+
+        Raises:
+          UserError: the disk is full. What was saved before is intact.
+        """
+        with _disk_errors(self.directory):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
+                ),
+                metrics=None if loss is None else {"loss": loss, "step": step},
+                force=True,
+            )
+
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The state (placed as ``like``, arrays or ``ShapeDtypeStruct``s) and data position.
+
+        Raises:
+          UserError: damaged or missing.
+        """
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        )
+        try:
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore()
+                ),
+            )
+        except Exception as error:  # Orbax raises many kinds for the same cause
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"{self.directory / str(step)}: cannot be restored ({reason}). Remove that "
+                f"directory to go back to an earlier step; there are {self.steps()}."
+            ) from error
+        return found["state"], found["position"]
+
+    def wait(self) -> None:
+        """Blocks until everything is on disk.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        with _disk_errors(self.directory):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+@contextlib.contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ENOSPC arrives as OSError, or as text from TensorStore
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if not full:
+            raise
+        raise UserError(
+            f"{directory}: the disk is full. Earlier checkpoints are intact: free some space, or "
+            f"lower config.train.keep_latest, and start the same command again."
+        ) from error

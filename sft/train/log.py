@@ -1,0 +1,55 @@
+"""Metrics out: ``metrics.jsonl``, TensorBoard, and a progress bar. Process 0 only."""
+
+import json
+import os
+from pathlib import Path
+
+import tqdm
+
+
+class MetricsLog:
+    """Appends rows to ``metrics.jsonl`` and to a TensorBoard event file.
+
+    Opening at ``step`` forgets rows of later steps: after a restart they are made again.
+    """
+
+    def __init__(self, workdir: str | Path, step: int):
+        import tensorboardX
+
+        self._path = Path(workdir) / "metrics.jsonl"
+        kept = [row for row in read(workdir) if row["step"] <= step]
+        partial = self._path.with_suffix(".jsonl.tmp")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(partial, self._path)
+        self._file = self._path.open("a", buffering=1)
+        self._board = tensorboardX.SummaryWriter(
+            str(workdir), purge_step=step + 1 if step else None, write_to_disk=True
+        )
+
+    def write(self, split: str, step: int, epoch: float, **values: float) -> None:
+        """One row; ``values`` become ``<split>/<name>`` in TensorBoard."""
+        row = {"split": split, "step": step, "epoch": round(epoch, 6), **values}
+        self._file.write(json.dumps(row) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read(workdir: str | Path) -> list[dict]:
+    """The rows of ``metrics.jsonl``; a last line cut short by a crash is left out."""
+    path = Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    whole = lines[:-1]  # what follows the last newline is empty, or was never finished
+    return [json.loads(line) for line in whole if line]
+
+
+def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm.tqdm:
+    """A bar on standard error; silent where that is not a terminal."""
+    return tqdm.tqdm(
+        total=total, desc=description, unit=unit, initial=initial, disable=None, leave=False
+    )

@@ -1,0 +1,64 @@
+"""``sft train``: from a configuration to checkpoints and a chosen epoch."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from sft import inputs
+from sft import workdir as workdirs
+from sft.data import pipeline
+from sft.model import sharding, specs
+from sft.train import loop, optim, selection
+from sft.train.steps import make_steps
+
+
+def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Trains, or continues where the run in ``workdir`` stopped; a finished run is left alone.
+
+    Returns:
+      The content of ``selection.json``.
+
+    Raises:
+      UserError, Preempted: see ``loop.run``.
+    """
+    spec = specs.get(config.model.name)
+    path = workdirs.prepare(config, workdir)
+    if (path / "DONE").exists():
+        print(f"{path}: already trained.")
+        return selection.choose(path)
+    mesh = sharding.make_mesh(config)
+    workdirs.write_environment(path, [str(d) for d in mesh.devices.flat])
+    tok = inputs.tokenizer(config, spec)
+    splits = {name: inputs.split(config, name, spec, tok) for name in ("train", "validation")}
+    inputs.write_data_report(path, splits)
+    plan = pipeline.plan_training(
+        splits["train"].examples,
+        max_length=config.data.max_length,
+        batch_size=config.train.batch_size,
+        epochs=config.train.epochs,
+        seed=config.seed,
+        packed=config.data.pack,
+    )
+    print(_describe(splits, plan, mesh.size))
+    steps = make_steps(config, spec, optim.make(config.optim, plan.epoch_ends[-1]), mesh)
+    params = inputs.params(config, spec, steps.params_sharding)
+    task = loop.Task(splits["train"].examples, splits["validation"].examples, plan)
+    loop.run(config, workdir, task, steps, params)
+    chosen = selection.choose(path)
+    if jax.process_index() == 0:
+        Path(path / "DONE").touch()
+    print(f"{path}: epoch {chosen['epoch']} chosen ({chosen['why']}).")
+    return chosen
+
+
+def _describe(splits: dict[str, inputs.Split], plan: pipeline.TrainPlan, devices: int) -> str:
+    train, validation = splits["train"].report, splits["validation"].report
+    cells = len(plan.rows) * plan.max_length
+    used = train["tokens"] * len(plan.epoch_ends)
+    return (
+        f"train {train['rows']} examples, {train['trained_tokens']} of {train['tokens']} tokens "
+        f"trained; validation {validation['rows']}; {plan.epoch_ends[-1]} steps, "
+        f"{len(plan.epoch_ends)} epochs, {1 - min(used / cells, 1):.1%} padding, {devices} device(s)"
+    )

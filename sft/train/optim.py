@@ -1,0 +1,39 @@
+"""Learning-rate schedule and the optax chain."""
+
+import optax
+from ml_collections import ConfigDict
+
+
+def schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, then constant, linear or cosine decay to the end.
+
+    Args:
+      optim: the ``optim`` group of the configuration.
+      steps: optimiser steps in the whole run.
+    """
+    peak, final = optim.learning_rate, optim.learning_rate * optim.final_scale
+    warmup = round(optim.warmup * steps)
+    rest = max(steps - warmup, 1)
+    after = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, final, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest, alpha=optim.final_scale),
+    }[optim.schedule]
+    if warmup == 0:
+        return after
+    # From 1/warmup and not from 0: a first step that moves nothing is a step wasted.
+    ramp = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([ramp, after], [warmup])
+
+
+def make(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+    adamw = optax.adamw(
+        schedule(optim, steps),
+        b1=optim.b1,
+        b2=optim.b2,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+    )
+    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
+    return optax.chain(clip, adamw)
