@@ -30,7 +30,7 @@ def default() -> ConfigDict:
     c.model.sha256 = ""  # expected digest of a weights file; "" = not checked
     c.model.tokenizer = ""  # SentencePiece .model; "" = from the weights (GGUF or beside them)
     c.model.dtype = "bfloat16"  # of base weights and activations: bfloat16 | float32
-    c.model.remat = "layer"  # what the backward pass recomputes: layer | none
+    c.model.remat = "layer"  # computed again in the backward pass: layer | projections | none
 
     c.lora = ConfigDict()
     c.lora.rank = 8  # 0 = full tuning
@@ -88,7 +88,7 @@ def default() -> ConfigDict:
 
 _CHOICES = {
     "model.dtype": ("bfloat16", "float32"),
-    "model.remat": ("layer", "none"),
+    "model.remat": ("layer", "projections", "none"),
     "optim.schedule": ("constant", "linear", "cosine"),
     "mesh.platform": ("", "cpu", "gpu", "tpu"),
 }
@@ -116,11 +116,14 @@ def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]
 def nearest(key: str, known: list[str] | None = None) -> str:
     """``" Did you mean 'optim.learning_rate'?"``, or ``""`` when nothing is near."""
     known = known or [name for name, _ in flatten(default())]
-    near = difflib.get_close_matches(key, known, n=1)
-    if not near:  # the leaf may be right and the group wrong or missing
-        leaf = key.rsplit(".", 1)[-1]
-        leaves = {name.rsplit(".", 1)[-1]: name for name in known}
-        near = [leaves[n] for n in difflib.get_close_matches(leaf, leaves, n=1)]
+    leaf = key.rsplit(".", 1)[-1]
+    leaves = {name.rsplit(".", 1)[-1]: name for name in known}
+    initials = {"".join(word[0] for word in name.split("_")): name for name in leaves}
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    # The leaf may be right and its group wrong or missing, or shortened as in "lr".
+    near = near or [leaves[n] for n in difflib.get_close_matches(leaf, leaves, n=1)]
+    near = near or ([leaves[initials[leaf]]] if leaf in initials else [])
+    near = near or difflib.get_close_matches(key, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

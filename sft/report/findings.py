@@ -1,0 +1,192 @@
+"""What a run shows, in plain words: did tuning help, on which set, and can it be trusted."""
+
+import dataclasses
+import math
+from typing import Any
+
+from sft.eval import stats
+from sft.report.load import Record, Run
+
+SIGNIFICANT = 0.05
+SAMPLES = 5  # of the wrong and of the right answers, per set
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The tuned model against the base on one set.
+
+    Attributes:
+      base, tuned: evaluation records; either may be None (not evaluated).
+      paired: ``(difference, low, high, p)`` over the prompts both arms answered, or None.
+      pairs: how many prompts that is.
+      verdict: ``better``, ``worse``, ``unclear`` or ``missing``.
+      sentence: the verdict in words with its numbers.
+    """
+
+    name: str
+    base: Record | None
+    tuned: Record | None
+    paired: tuple[float, float, float, float] | None
+    pairs: int
+    verdict: str
+    sentence: str
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
+def p_value(p: float) -> str:
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+
+
+def interval(record: Record) -> str:
+    low, high = record["exact_match_interval"]
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def compare(run: Run, name: str) -> Comparison:
+    """Pairs the two arms on set ``name`` by prompt."""
+    base, tuned = run.eval("base", name), run.eval("best", name)
+    if not (base and tuned):
+        lacking = "base model" if tuned else "tuned model"
+        sentence = f"{name}: the {lacking} has not been evaluated; run `sft eval` for it."
+        return Comparison(name, base, tuned, None, 0, "missing", sentence)
+    before, after = _pairs(run, name)
+    change = f"exact match {percent(base['exact_match'])} → {percent(tuned['exact_match'])}"
+    if not before:
+        sentence = f"{name}: {change}; no prompt has an answer of both, so it is not tested."
+        return Comparison(name, base, tuned, None, 0, "missing", sentence)
+
+    difference, low, high = stats.paired_difference(before, after)
+    p = stats.mcnemar(before, after)
+    verdict = "unclear"
+    if p < SIGNIFICANT:
+        verdict = "better" if difference > 0 else "worse"
+    lead = {
+        "better": "tuning helped",
+        "worse": "tuning hurt",
+        "unclear": "no reliable difference",
+    }[verdict]
+    sentence = (
+        f"{name}: {lead}, {change} ({points(difference)} points, 95 % interval {points(low)} to "
+        f"{points(high)}, McNemar's exact {p_value(p)}, {len(before)} prompts)."
+    )
+    return Comparison(name, base, tuned, (difference, low, high, p), len(before), verdict, sentence)
+
+
+def headline(comparisons: list[Comparison]) -> str:
+    """One line over all sets."""
+    verdicts = [c.verdict for c in comparisons if c.verdict != "missing"]
+    if not verdicts:
+        return "Not known yet whether tuning helped: base and tuned have not both been evaluated."
+    if set(verdicts) == {"better"}:
+        return "Yes, tuning helped."
+    if "better" in verdicts and "worse" in verdicts:
+        return "Mixed: tuning helped on some sets and hurt on others."
+    if "better" in verdicts:
+        return "Partly: tuning helped on some sets; on others no reliable difference was found."
+    if "worse" in verdicts:
+        return "No, tuning hurt."
+    return "No reliable difference between base and tuned model was found."
+
+
+def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
+    """What is missing, contradictory or stale, one sentence each."""
+    found = []
+    if not run.train:
+        found.append("No training step has been logged: run `sft train`.")
+    elif not run.done:
+        found.append("Training has not finished: the numbers below are of a run under way.")
+    if any(not math.isfinite(record["loss"]) for record in run.train + run.validation):
+        found.append("The loss is not a finite number at some steps: the run diverged.")
+    if not run.data:
+        found.append("No data report: run `sft data`.")
+    if not run.selection:
+        found.append("No epoch has been chosen yet: selection.json is missing.")
+    else:
+        found += _selection_warnings(run, run.selection, comparisons)
+    return found
+
+
+def _selection_warnings(run: Run, selection: Record, comparisons: list[Comparison]) -> list[str]:
+    found = []
+    start = next((e for e in selection["epochs"] if e["epoch"] == 0), None)
+    start = start or next((v for v in run.validation if v["epoch"] == 0), None)
+    chosen = next((e for e in selection["epochs"] if e["step"] == selection["step"]), None)
+    loss_fell = bool(start and chosen and chosen["loss"] < start["loss"])
+    if start and chosen and not loss_fell:
+        found.append("Validation loss never fell below that of the base model.")
+    last = selection["epochs"][-1]["epoch"] if selection["epochs"] else None
+    if last == selection["epoch"] and last:
+        found.append("The last epoch was the best one: more epochs may lower the loss further.")
+    for c in comparisons:
+        if c.verdict == "worse" and loss_fell:
+            found.append(
+                f"Loss and task disagree: validation loss fell, but exact match on {c.name} did "
+                "too. Trust the task metric, and look at the wrong answers below."
+            )
+        if c.verdict == "better" and start and chosen and not loss_fell:
+            found.append(
+                f"Loss and task disagree: exact match on {c.name} rose although validation loss "
+                "did not fall."
+            )
+        made_by = c.tuned and c.tuned.get("checkpoint")
+        if made_by and not str(made_by).rstrip("/").endswith(selection.get("checkpoint", "")):
+            found.append(
+                f"The evaluation on {c.name} is of {made_by}, not of the chosen "
+                f"{selection['checkpoint']}: run `sft eval` again."
+            )
+    return found
+
+
+def samples(run: Run, name: str) -> list[Record]:
+    """Up to ``SAMPLES`` wrong, then right, answers of the tuned model, spread over the set.
+
+    Each is a prediction record with the base's answer to the same prompt under ``base`` and
+    ``base_correct`` (None where the base has none).
+    """
+    tuned = run.predictions.get(("best", name), [])
+    base = {_key(record): record for record in run.predictions.get(("base", name), [])}
+    chosen = _spread([r for r in tuned if not r["correct"]])
+    chosen += _spread([r for r in tuned if r["correct"]])
+    result = []
+    for record in chosen:
+        other = base.get(_key(record), {})
+        result.append(
+            {**record, "base": other.get("predicted"), "base_correct": other.get("correct")}
+        )
+    return result
+
+
+def changed_config(run: Run) -> list[tuple[str, Any, Any]]:
+    """``(key, value, default)`` of every knob that is not at its default, in declaration order."""
+    from sft.config import default, flatten
+
+    defaults = dict(flatten(default()))
+    return [
+        (key, value, defaults.get(key))
+        for key, value in run.config.items()
+        if key not in defaults or defaults[key] != value
+    ]
+
+
+def _key(record: Record) -> tuple[str, str]:
+    return record["source"], record["prompt"]
+
+
+def _pairs(run: Run, name: str) -> tuple[list[bool], list[bool]]:
+    base = {_key(r): bool(r["correct"]) for r in run.predictions.get(("base", name), [])}
+    tuned = {_key(r): bool(r["correct"]) for r in run.predictions.get(("best", name), [])}
+    shared = [key for key in tuned if key in base]
+    return [base[key] for key in shared], [tuned[key] for key in shared]
+
+
+def _spread(records: list[Record]) -> list[Record]:
+    if len(records) <= SAMPLES:
+        return records
+    return [records[i * len(records) // SAMPLES] for i in range(SAMPLES)]

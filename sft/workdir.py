@@ -1,0 +1,128 @@
+"""The run directory: its configuration and environment, and whether a command may use it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sft import config as configs
+from sft.errors import UserError
+
+# Settings that change where or when something happens, never a number.
+_FREE = (
+    *("eval.", "mesh.", "loss.", "model.remat"),
+    *("train.log_every", "train.save_every", "train.keep_"),
+)
+_PACKAGES = (
+    *("gemma-sft", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain"),
+    *("numpy", "ml-collections", "sentencepiece", "gguf", "gemma"),
+)
+
+
+def prepare(config: ConfigDict, workdir: str) -> Path:
+    """Makes the directory, or checks that it belongs to this configuration.
+
+    Raises:
+      UserError: it was made by another configuration; names what differs.
+    """
+    path = Path(workdir)
+    ours = dict(configs.flatten(config))
+    stored = path / "config.json"
+    if stored.exists():
+        theirs = _read(stored)["config"]
+        changed = [
+            line for line in configs.difference(ours, theirs) if not line.startswith(_FREE)
+        ]
+        if changed:
+            raise UserError(
+                f"{stored}: the run there has another configuration ({'; '.join(changed)}). "
+                f"Choose another --workdir, or undo the change."
+            )
+        return path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: {error.strerror}. Choose another place.") from None
+    write_json(stored, {"fingerprint": configs.fingerprint(config), "config": ours})
+    return path
+
+
+def stored_config(workdir: str) -> ConfigDict:
+    """The configuration that the run was made with.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{path}: no run there. Give --config=FILE, or the --workdir of a run.")
+    return configs.from_dict(_read(path)["config"])
+
+
+def write_environment(workdir: Path, devices: list[str]) -> None:
+    """``environment.json``: what produced the numbers."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    write_json(
+        workdir / "environment.json",
+        {
+            "command": " ".join(["sft", *sys.argv[1:]]),
+            "versions": versions,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "devices": devices,
+            "git": _git(),
+        },
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes the whole file or nothing: to a temporary name, then renamed.
+
+    Raises:
+      UserError: the disk refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}).") from None
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable ({error}). Restore it or choose another --workdir.") from None
+
+
+def _git() -> dict[str, Any]:
+    """Revision of the source, and whether it had uncommitted changes; empty outside a checkout."""
+
+    def ask(*words: str) -> str:
+        run = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return run.stdout.strip()
+
+    try:
+        revision = ask("rev-parse", "HEAD")
+        return {"revision": revision, "dirty": bool(ask("status", "--porcelain"))} if revision else {}
+    except FileNotFoundError:
+        return {}
