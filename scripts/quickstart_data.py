@@ -45,11 +45,10 @@ except ImportError:
 
 INSTRUCTION = "Write the date as YYYY-MM-DD."
 TAGS = (
-    "af-ZA am-ET ar-EG ar-IQ ar-MA as-IN az-AZ be-BY bg-BG bn-BD ca-ES ckb-IQ cs-CZ cy-GB da-DK "
-    "de-DE el-GR en-GB en-US es-ES et-EE eu-ES fa-IR fi-FI fr-CA fr-FR ga-IE gu-IN he-IL hi-IN "
-    "hr-HR hu-HU hy-AM id-ID is-IS it-IT ja-JP ka-GE kk-KZ km-KH kn-IN ko-KR lo-LA lt-LT lv-LV "
-    "mk-MK ml-IN mn-MN mr-IN my-MM ne-IN nl-NL pa-IN pl-PL pt-BR ro-RO ru-RU si-LK sk-SK sr-RS "
-    "sv-SE sw-KE ta-IN te-IN th-TH tr-TR uk-UA ur-PK uz-UZ vi-VN zh-CN zh-TW"
+    "af-ZA am-ET ar-EG ar-MA bg-BG bn-BD ca-ES cs-CZ da-DK de-DE el-GR en-GB en-US es-ES et-EE "
+    "fa-IR fi-FI fr-FR gu-IN he-IL hi-IN hr-HR hu-HU hy-AM id-ID it-IT ja-JP ka-GE kn-IN ko-KR "
+    "lt-LT lv-LV ml-IN mr-IN my-MM nl-NL pa-IN pl-PL pt-BR ro-RO ru-RU sk-SK sr-RS sv-SE sw-KE "
+    "ta-IN te-IN th-TH tr-TR uk-UA vi-VN zh-CN zh-TW"
 )
 LOCALES = TAGS.split()
 STYLES = ("full", "long", "medium", "short")  # the other formats are CLDR skeletons

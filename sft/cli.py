@@ -4,15 +4,18 @@ Nothing heavy is imported before the command is known.
 """
 
 import contextlib
+import errno
 import importlib
 import json
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from sft import config as configs
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
@@ -23,6 +26,7 @@ COMMANDS = {
     "eval": "score the base model or a checkpoint on the test set",
     "report": "print a run and write report.html",
 }
+FLAGS = ("config", "workdir", "checkpoint", "json")
 HELP = """\
 usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
 
@@ -44,7 +48,13 @@ exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 42 interrupted and sav
 
 def run() -> None:
     """Entry point of the ``sft`` command."""
-    sys.exit(main(sys.argv))
+    code = 128 + signal.SIGPIPE  # as the shell says it
+    try:
+        code = main(sys.argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def main(argv: list[str]) -> int:
@@ -54,9 +64,9 @@ def main(argv: list[str]) -> int:
         lines = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
         print(HELP.format(commands=lines))
         return DONE if words else BAD_INPUT
-    wants_json = "--json" in words
     try:
-        call = _parse(argv)
+        with contextlib.redirect_stdout(sys.stderr):  # a configuration file may print
+            call, wants_json = _parse(argv)
         # With --json, standard output is for the object alone.
         with contextlib.redirect_stdout(sys.stderr if wants_json else sys.stdout):
             result = call()
@@ -69,7 +79,16 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("sft: interrupted before there was anything to save.", file=sys.stderr)
         return PREEMPTED
-    except Exception:
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print(
+                f"sft: {error.filename or 'the disk'}: no space left on device. Free some, "
+                "and run the same command again.",
+                file=sys.stderr,
+            )
+            return BAD_INPUT
         traceback.print_exc()
         print("sft: this is a bug.", file=sys.stderr)
         return BUG
@@ -78,57 +97,73 @@ def main(argv: list[str]) -> int:
     return DONE
 
 
-def _parse(argv: list[str]) -> Callable[[], Any]:
-    """The command as a function without arguments."""
+def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
+    """The command as a function without arguments, and whether its result is wanted as JSON."""
     command = argv[1]
     if command not in COMMANDS:
-        raise UserError(f"no command {command!r}.{configs.nearest(command, list(COMMANDS))} See sft --help.")
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, help_string="configuration file")
-    flags.DEFINE_string("workdir", "", "run directory", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "what to evaluate", flag_values=values)
-    flags.DEFINE_bool("json", False, "machine-readable result", flag_values=values)
-    before, sys.argv = sys.argv, ["sft", *argv[2:]]  # config_flags looks for overrides there
+        raise UserError(
+            f"no command {command!r}.{configs.nearest(command, list(COMMANDS))} See sft --help."
+        )
+    given = flags.FlagValues()
+    given.set_gnu_getopt(True)
+    flags.DEFINE_string("config", None, "configuration file", flag_values=given)
+    flags.DEFINE_string("workdir", "", "run directory", flag_values=given)
+    flags.DEFINE_string("checkpoint", "best", "what to evaluate", flag_values=given)
+    flags.DEFINE_bool("json", False, "machine-readable result", flag_values=given)
     try:
-        rest = values(sys.argv)
-        config = values.config
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        raise UserError(_explain(error)) from error
-    finally:
-        sys.argv = before
-    if len(rest) > 1:
-        raise UserError(f"unexpected {rest[1]!r}. Flags are written --name=value; see sft --help.")
-    if not values.workdir:
+        _, *rest = given(argv[1:], known_only=True)
+    except flags.Error as error:
+        raise UserError(f"{_line(error)}. See sft --help.") from None
+    if not given.workdir:
         raise UserError("--workdir=DIR is missing.")
-    if config is None and command != "report":
+    if given.config is not None:
+        config = configs.load(given.config)
+    elif command == "report":
+        config = configs.default()
+    else:
         from sft.workdir import stored_config
 
-        config = stored_config(values.workdir)
-    if config is not None:
-        configs.validate(config)
+        config = stored_config(given.workdir)
+    _override(config, rest)
+    configs.validate(config)
     module = importlib.import_module(f"sft.{command}.main")
     if command == "report":
-        return lambda: module.main(values.workdir)
+        return lambda: module.main(given.workdir), given.json
     if command == "eval":
-        return lambda: module.main(config, values.workdir, values.checkpoint)
-    return lambda: module.main(config, values.workdir)
+        return lambda: module.main(config, given.workdir, given.checkpoint), given.json
+    return lambda: module.main(config, given.workdir), given.json
 
 
-def _explain(error: Exception) -> str:
-    """One line for what absl, ml_collections or a config file raised."""
-    text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if f.name == "get_config" or "configs/" in f.filename]
-    if inside:
-        return f"{inside[-1].filename}:{inside[-1].lineno}: {type(error).__name__}: {text}"
-    if isinstance(error, (AttributeError, KeyError)):
-        for word in sys.argv:
-            key = word.lstrip("-").partition("=")[0].removeprefix("config.")
-            if word.startswith("--config.") and key not in dict(configs.flatten(configs.default())):
-                return f"--config.{key}: no such key.{configs.nearest(key)}"
-    if isinstance(error, OSError):
-        return f"--config: {text.rpartition('Attempted')[2] or text}"
-    return text
+def _override(config: ConfigDict, words: list[str]) -> None:
+    """Applies ``--config.KEY=VALUE``; nothing else may be left on the command line.
+
+    Raises:
+      UserError: naming the word, and the nearest key.
+    """
+    values = flags.FlagValues()
+    line = ["sft", *words]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=line)
+        _, *rest = values(line)
+    except (AttributeError, KeyError) as error:
+        known = dict(configs.flatten(config))
+        keys = [w[9:].partition("=")[0] for w in words if w.startswith("--config.")]
+        wrong = next((key for key in keys if key not in known), None)
+        if wrong is None:
+            raise UserError(f"{_line(error)}. See sft --help.") from None
+        hint = configs.nearest(wrong)
+        raise UserError(f"--config.{wrong}: no such key.{hint} See sft/config.py.") from None
+    except flags.UnrecognizedFlagError as error:
+        hint = configs.nearest(error.flagname.partition(".")[0], list(FLAGS))
+        raise UserError(f"no flag --{error.flagname}.{hint} See sft --help.") from None
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(f"{_line(error)}. See sft --help.") from None
+    if rest:
+        raise UserError(f"unexpected {rest[0]!r}. Flags are written --name=value; see sft --help.")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).replace(" ?", "?").rstrip(".")
 
 
 if __name__ == "__main__":

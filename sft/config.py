@@ -1,89 +1,121 @@
 """Every knob, declared once. A file in ``configs/`` is a diff of ``default()``.
 
-    from sft.config import default
-    def get_config():
-        config = default()
-        config.optim.learning_rate = 1e-3
-        return config
+from sft.config import default
+def get_config():
+    config = default()
+    config.optim.learning_rate = 1e-3
+    return config
 """
 
 import difflib
 import hashlib
 import json
 import re
+import runpy
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import ml_collections
 from ml_collections import ConfigDict
 
 from sft.errors import UserError
 
+_DEFAULT = {
+    "seed": 0,  # data order, adapter initialisation, dropout
+    "model": {
+        "name": "gemma3_270m",  # a row of sft/model/specs.py
+        "weights": "",  # .gguf file, Orbax directory, safetensors file or directory, package:NAME
+        "sha256": "",  # expected digest of a weights file; "" = not checked
+        "tokenizer": "",  # SentencePiece .model; "" = from the weights (GGUF or beside them)
+        "dtype": "bfloat16",  # of base weights and activations: bfloat16 | float32
+        "remat": "layer",  # computed again in the backward pass: layer | projections | none
+    },
+    "lora": {
+        "rank": 8,  # 0 = full tuning
+        "alpha": 8.0,  # update is scaled by alpha / rank
+        "rslora": False,  # scale by alpha / sqrt(rank) instead
+        "targets": "q|k|v|o|gate|up|down",  # regex, whole match on projection names
+        "dropout": 0.0,  # probability, on the input of the adapters
+    },
+    "data": {
+        "train": "",  # JSONL path, or several joined by commas
+        "validation": "",  # the set that chooses the epoch; never touched by training knobs
+        "test": "",  # the set that is reported
+        "max_length": 512,  # tokens per row in training
+        "eval_max_length": 512,  # tokens per row in validation
+        "pack": True,  # several examples in a training row, kept apart by segments
+    },
+    "optim": {
+        "learning_rate": 2e-4,  # peak
+        "schedule": "cosine",  # constant | linear | cosine, after the warm-up
+        "warmup": 0.03,  # share of all steps
+        "final_scale": 0.0,  # learning rate at the end, as a share of the peak
+        "b1": 0.9,  # AdamW
+        "b2": 0.999,  # AdamW
+        "eps": 1e-8,  # AdamW
+        "weight_decay": 0.0,  # AdamW, decoupled
+        "clip_norm": 1.0,  # global gradient norm; 0 = no clipping
+    },
+    "train": {
+        "epochs": 3,  # passes over the training set
+        "batch_size": 16,  # rows per optimiser step, over all devices
+        "microbatches": 1,  # gradient accumulation: the batch is cut into this many parts
+        "log_every": 1,  # steps between lines of metrics.jsonl
+        "save_every": 0,  # steps between recovery checkpoints; 0 = at epoch ends only
+        "keep_latest": 2,  # newest checkpoints kept, for resuming
+        "keep_best": 1,  # checkpoints kept by lowest validation loss, for use
+    },
+    "loss": {
+        "chunk": 512,  # target positions whose logits exist at a time, per device
+    },
+    "eval": {
+        "batch_size": 32,  # rows (validation loss) or prompts (generation) at a time
+        "max_new_tokens": 32,  # cap on a generated answer
+        "temperature": 0.0,  # 0 = greedy
+        "top_k": 0,  # 0 = all
+        "top_p": 1.0,  # 1 = all
+        "max_examples": 0,  # prompts generated from, first ones in file order; 0 = all
+    },
+    "mesh": {
+        "platform": "",  # cpu | gpu | tpu: refuse to run elsewhere; "" = whatever JAX finds
+        "data": -1,  # devices along the batch; -1 = all that are left
+        "fsdp": 1,  # devices that also share the weights
+        "tensor": 1,  # devices that share heads and hidden units
+    },
+}
+
 
 def default() -> ConfigDict:
     """The complete configuration with its default values, locked against unknown keys."""
-    c = ConfigDict()
-    c.seed = 0  # data order, adapter initialisation, dropout
+    return ConfigDict(_DEFAULT).lock()
 
-    c.model = ConfigDict()
-    c.model.name = "gemma3_270m"  # a row of sft/model/specs.py
-    c.model.weights = ""  # .gguf file, Orbax directory, safetensors file or directory, package:NAME
-    c.model.sha256 = ""  # expected digest of a weights file; "" = not checked
-    c.model.tokenizer = ""  # SentencePiece .model; "" = from the weights (GGUF or beside them)
-    c.model.dtype = "bfloat16"  # of base weights and activations: bfloat16 | float32
-    c.model.remat = "layer"  # computed again in the backward pass: layer | projections | none
 
-    c.lora = ConfigDict()
-    c.lora.rank = 8  # 0 = full tuning
-    c.lora.alpha = 8.0  # update is scaled by alpha / rank
-    c.lora.rslora = False  # scale by alpha / sqrt(rank) instead
-    c.lora.targets = "q|k|v|o|gate|up|down"  # regex, whole match on projection names
-    c.lora.dropout = 0.0  # probability, on the input of the adapters
+def load(path: str) -> ConfigDict:
+    """What ``get_config()`` of a Python file returns.
 
-    c.data = ConfigDict()
-    c.data.train = ""  # JSONL path, or several joined by commas
-    c.data.validation = ""  # the set that chooses the epoch; never touched by training knobs
-    c.data.test = ""  # the set that is reported
-    c.data.max_length = 512  # tokens per row in training
-    c.data.eval_max_length = 512  # tokens per row in validation
-    c.data.pack = True  # several examples in a training row, kept apart by segments
-
-    c.optim = ConfigDict()
-    c.optim.learning_rate = 2e-4  # peak
-    c.optim.schedule = "cosine"  # constant | linear | cosine, after the warm-up
-    c.optim.warmup = 0.03  # share of all steps
-    c.optim.final_scale = 0.0  # learning rate at the end, as a share of the peak
-    c.optim.b1 = 0.9  # AdamW
-    c.optim.b2 = 0.999  # AdamW
-    c.optim.eps = 1e-8  # AdamW
-    c.optim.weight_decay = 0.0  # AdamW, decoupled
-    c.optim.clip_norm = 1.0  # global gradient norm; 0 = no clipping
-
-    c.train = ConfigDict()
-    c.train.epochs = 3  # passes over the training set
-    c.train.batch_size = 16  # rows per optimiser step, over all devices
-    c.train.microbatches = 1  # gradient accumulation: the batch is cut into this many parts
-    c.train.log_every = 1  # steps between lines of metrics.jsonl
-    c.train.save_every = 0  # steps between recovery checkpoints; 0 = at epoch ends only
-    c.train.keep_latest = 2  # newest checkpoints kept, for resuming
-    c.train.keep_best = 1  # checkpoints kept by lowest validation loss, for use
-
-    c.loss = ConfigDict()
-    c.loss.chunk = 512  # target positions whose logits exist at a time, per device
-
-    c.eval = ConfigDict()
-    c.eval.batch_size = 32  # rows (validation loss) or prompts (generation) at a time
-    c.eval.max_new_tokens = 32  # cap on a generated answer
-    c.eval.temperature = 0.0  # 0 = greedy
-    c.eval.top_k = 0  # 0 = all
-    c.eval.top_p = 1.0  # 1 = all
-    c.eval.max_examples = 0  # prompts generated from, first ones in file order; 0 = all
-
-    c.mesh = ConfigDict()
-    c.mesh.platform = ""  # cpu | gpu | tpu: refuse to run elsewhere; "" = whatever JAX finds
-    c.mesh.data = -1  # devices along the batch; -1 = all that are left
-    c.mesh.fsdp = 1  # devices that also share the weights
-    c.mesh.tensor = 1  # devices that share heads and hidden units
-    return c.lock()
+    Raises:
+      UserError: no such file, or it cannot be run; names the line.
+    """
+    try:
+        config = runpy.run_path(path)["get_config"]()
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}:{error.lineno}: {error.msg}.") from None
+    except Exception as error:  # the file is Python: it can raise anything
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+        if not frames and not Path(path).is_file():
+            raise UserError(f"--config={path}: no such file.") from None
+        if not frames:
+            raise UserError(f"{path}: no get_config() in it. Copy a file of configs/.") from None
+        # ml_collections lists every key of the group before it names the nearest.
+        text = re.sub(r' Other fields present: ".*?\}"', "", str(error), flags=re.DOTALL)
+        text = text[1:-1] if text[:1] == text[-1:] == "'" else text  # as KeyError shows it
+        text = " ".join(text.replace("\\n", " ").replace("\\'", "'").split())
+        raise UserError(f"{path}:{frames[-1].lineno}: {type(error).__name__}: {text}") from None
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise UserError(f"{path}: get_config() returned {kind}, expected a sft.config.default().")
+    return config
 
 
 _CHOICES = {
@@ -101,10 +133,17 @@ _NOT_NEGATIVE = (
     "seed lora.rank optim.weight_decay optim.clip_norm train.save_every eval.temperature "
     "eval.top_k eval.max_examples"
 ).split()
-_SHARES = ("lora.dropout", "optim.warmup", "optim.final_scale", "optim.b1", "optim.b2", "eval.top_p")
+_SHARES = (
+    "lora.dropout",
+    "optim.warmup",
+    "optim.final_scale",
+    "optim.b1",
+    "optim.b2",
+    "eval.top_p",
+)
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields ``("optim.learning_rate", 2e-4)``-like pairs in declaration order."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
@@ -118,11 +157,11 @@ def nearest(key: str, known: list[str] | None = None) -> str:
     known = known or [name for name, _ in flatten(default())]
     leaf = key.rsplit(".", 1)[-1]
     leaves = {name.rsplit(".", 1)[-1]: name for name in known}
-    initials = {"".join(word[0] for word in name.split("_")): name for name in leaves}
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    # The leaf may be right and its group wrong or missing, or shortened as in "lr".
+    initials = {"".join(w[0] for w in name.split("_")): name for name in leaves if "_" in name}
+    near = [leaves[initials[leaf]]] if leaf in initials else []  # shortened, as in "lr"
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    # The leaf may be right and its group wrong or missing.
     near = near or [leaves[n] for n in difflib.get_close_matches(leaf, leaves, n=1)]
-    near = near or ([leaves[initials[leaf]]] if leaf in initials else [])
     near = near or difflib.get_close_matches(key, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -160,6 +199,8 @@ def validate(config: ConfigDict) -> None:
     for key in _SHARES:
         if not 0 <= given[key] <= 1:
             raise UserError(f"config.{key} = {given[key]!r}: expected a number from 0 to 1.")
+    if not 0 <= config.lora.dropout < 1:
+        raise UserError(f"config.lora.dropout = {config.lora.dropout}: expected 0 to below 1.")
     try:
         re.compile(config.lora.targets)
     except re.error as error:
@@ -192,4 +233,4 @@ def from_dict(values: dict) -> ConfigDict:
     config = default()
     with config.unlocked():
         config.update_from_flattened_dict(values)
-    return ml_collections.ConfigDict(config).lock()
+    return config

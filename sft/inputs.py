@@ -1,7 +1,6 @@
 """From the configuration to what every command needs: tokenizer, examples, weights."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,11 @@ def tokenizer(config: ConfigDict, spec: Spec) -> Tokenizer:
 
     if config.model.tokenizer:
         path = weights.resolve(config.model.tokenizer)
-        return from_gguf(str(path), spec.vocab) if path.suffix == ".gguf" else load(str(path), spec.vocab)
+        return (
+            from_gguf(str(path), spec.vocab)
+            if path.suffix == ".gguf"
+            else load(str(path), spec.vocab)
+        )
     path = weights.resolve(config.model.weights)
     if path.suffix == ".gguf":
         return from_gguf(str(path), spec.vocab)
@@ -62,10 +65,10 @@ def split(config: ConfigDict, name: str, spec: Spec, tok: Tokenizer) -> Split:
 
 def write_data_report(workdir: Path, splits: dict[str, Split]) -> None:
     """Adds the counts of these sets to ``data/report.json``."""
-    from sft.workdir import write_json
+    from sft.workdir import read_json, write_json
 
     path = workdir / "data" / "report.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = read_json(path) if path.exists() else {}
     write_json(path, known | {name: split.report for name, split in splits.items()})
 
 

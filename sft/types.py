@@ -12,9 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 Tree = Any  # a pytree of arrays
+Array = jax.Array | np.ndarray
 
 
 @struct.dataclass
@@ -29,11 +31,11 @@ class Batch:
       segments_BxL: int32, 1, 2, … for packed examples and 0 for padding.
     """
 
-    tokens_BxL: jax.Array
-    targets_BxL: jax.Array
-    weights_BxL: jax.Array
-    positions_BxL: jax.Array
-    segments_BxL: jax.Array
+    tokens_BxL: Array
+    targets_BxL: Array
+    weights_BxL: Array
+    positions_BxL: Array
+    segments_BxL: Array
 
 
 @struct.dataclass

@@ -16,9 +16,11 @@ from sft.errors import UserError
 
 # Settings that change where or when something happens, never a number.
 _FREE = (
-    *("eval.", "mesh.", "loss.", "model.remat"),
+    *("eval.", "mesh.", "loss.", "model.remat", "data.test", "data.eval_max_length"),
     *("train.log_every", "train.save_every", "train.keep_"),
 )
+# What belongs to a configuration for good. Before there is any of it, the configuration may change.
+_RESULTS = ("metrics.jsonl", "checkpoints", "eval", "DONE")
 _PACKAGES = (
     *("gemma-sft", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain"),
     *("numpy", "ml-collections", "sentencepiece", "gguf", "gemma"),
@@ -35,16 +37,15 @@ def prepare(config: ConfigDict, workdir: str) -> Path:
     ours = dict(configs.flatten(config))
     stored = path / "config.json"
     if stored.exists():
-        theirs = _read(stored)["config"]
-        changed = [
-            line for line in configs.difference(ours, theirs) if not line.startswith(_FREE)
-        ]
-        if changed:
+        theirs = _config(stored)
+        changed = [line for line in configs.difference(ours, theirs) if not line.startswith(_FREE)]
+        if changed and any((path / name).exists() for name in _RESULTS):
             raise UserError(
                 f"{stored}: the run there has another configuration ({'; '.join(changed)}). "
                 f"Choose another --workdir, or undo the change."
             )
-        return path
+        if not changed:
+            return path
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -62,7 +63,7 @@ def stored_config(workdir: str) -> ConfigDict:
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path}: no run there. Give --config=FILE, or the --workdir of a run.")
-    return configs.from_dict(_read(path)["config"])
+    return configs.from_dict(_config(path))
 
 
 def write_environment(workdir: Path, devices: list[str]) -> None:
@@ -88,25 +89,44 @@ def write_environment(workdir: Path, devices: list[str]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` as JSON; see ``write_text``."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Writes the whole file or nothing: to a temporary name, then renamed.
 
     Raises:
       UserError: the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     try:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text)
         os.replace(partial, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}).") from None
 
 
-def _read(path: Path) -> dict:
+def read_json(path: Path) -> Any:
+    """What ``write_json`` wrote.
+
+    Raises:
+      UserError: unreadable.
+    """
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({error}). Restore it or choose another --workdir.") from None
+        raise UserError(
+            f"{path}: unreadable ({error}). Remove or restore it, or choose another --workdir."
+        ) from None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+        raise UserError(f"{path}: no 'config' in it. Restore it or choose another --workdir.")
+    return stored["config"]
 
 
 def _git() -> dict[str, Any]:
@@ -123,6 +143,8 @@ def _git() -> dict[str, Any]:
 
     try:
         revision = ask("rev-parse", "HEAD")
-        return {"revision": revision, "dirty": bool(ask("status", "--porcelain"))} if revision else {}
+        return (
+            {"revision": revision, "dirty": bool(ask("status", "--porcelain"))} if revision else {}
+        )
     except FileNotFoundError:
         return {}

@@ -11,7 +11,7 @@ instruction model. Needs ``tokenizers``, ``jinja2`` and ``babel``. The output is
     tokenizer_gemma3.jinja          the chat template itself
 """
 
-# ruff: noqa: RUF001 (the point of the strings is that they are not ASCII)
+
 import argparse
 import gzip
 import json

@@ -14,7 +14,7 @@ def count(paths: str, found: Records, examples: Sequence[Example]) -> dict[str, 
     lengths = np.array([len(example.tokens) for example in examples])
     trained = np.array([int(example.is_target.sum()) for example in examples])
     return {
-        "files": paths.split(","),
+        "files": [name.strip() for name in paths.split(",")],
         "rows": len(examples),
         "rejected": found.counts,
         "rejected_examples": [f"{source}: {reason}" for source, reason in found.rejected[:20]],

@@ -37,7 +37,7 @@ def pack(lengths: np.ndarray, max_length: int, window: int = 64) -> list[np.ndar
             free[place] -= length
         else:
             rows.append([index])
-            free = np.append(free[-(window - 1) :], max_length - length)
+            free = np.append(free[max(len(free) + 1 - window, 0) :], max_length - length)
     return [np.array(row) for row in rows]
 
 
@@ -46,8 +46,8 @@ class TrainPlan:
     """Every batch of a run, by global index: which examples share which row.
 
     Attributes:
-      rows: indices of the examples of each row, over all epochs, padded with empty rows so that
-        an epoch is a whole number of batches.
+      rows: indices of the examples of each row, over all epochs; batches that an epoch cannot
+        fill have empty rows.
       epoch_ends: batches done at the end of each epoch.
       batch_size: rows per batch.
       max_length: tokens per row.
@@ -57,6 +57,11 @@ class TrainPlan:
     epoch_ends: list[int]
     batch_size: int
     max_length: int
+
+    def examples_of(self, batch: int) -> list[int]:
+        """Indices of the examples in one batch, ascending."""
+        rows = self.rows[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return sorted(int(index) for row in rows for index in row)
 
     def epoch_at(self, batches: int) -> float:
         """Epochs done after that many batches, with the fraction of the current one."""
@@ -94,8 +99,11 @@ def plan_training(
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(examples))
         packs = pack(lengths[order], max_length) if packed else np.arange(len(order))[:, None]
-        rows += [order[row] for row in packs]
-        rows += [np.zeros(0, np.int64)] * (-len(rows) % batch_size)
+        # Split evenly: a last batch of one example would be an update made by that example alone.
+        count = -(-len(packs) // batch_size)
+        for part in np.array_split(np.arange(len(packs)), count):
+            rows += [order[packs[i]] for i in part]
+            rows += [np.zeros(0, np.int64)] * (batch_size - len(part))
         ends.append(len(rows) // batch_size)
     return TrainPlan(rows, ends, batch_size, max_length)
 
@@ -159,13 +167,8 @@ def train_batches(
     return iter(source[start:].to_iter_dataset(options))
 
 
-def eval_batches(
-    examples: Sequence[Example], *, batch_size: int, max_length: int, bucket: int = 64
-) -> Iterator[Batch]:
-    """Every example once, unpacked, each padded to a multiple of ``bucket`` of its batch's longest.
-
-    Independent of every training knob. Sorted by length, so few shapes are compiled; the last
-    batch is filled with rows of weight 0.
+def check_eval_lengths(examples: Sequence[Example], max_length: int) -> None:
+    """Before any device work, what ``eval_batches`` would refuse.
 
     Raises:
       UserError: an example is longer than ``max_length``: cutting it would change the number.
@@ -176,8 +179,31 @@ def eval_batches(
             f"config.data.eval_max_length = {max_length}, but a validation example has {longest} "
             f"tokens. Raise it: cutting an example would change what is measured."
         )
+
+
+def eval_batches(
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    max_length: int,
+    bucket: int = 64,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Batch]:
+    """Every example once, unpacked, each padded to a multiple of ``bucket`` of its batch's longest.
+
+    Independent of every training knob. Sorted by length, so few shapes are compiled; the last
+    batch is filled with rows of weight 0. Of each batch this process's rows only; ``batch_size``
+    is over all processes and a multiple of their number.
+
+    Raises:
+      UserError: an example is longer than ``max_length``: cutting it would change the number.
+    """
+    check_eval_lengths(examples, max_length)
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens))
     for start in range(0, len(order), batch_size):
         rows = [[examples[i]] for i in order[start : start + batch_size]]
         length = -(-(len(rows[0][0].tokens) - 1) // bucket) * bucket
-        yield make_batch(rows + [[]] * (batch_size - len(rows)), length)
+        rows += [[]] * (batch_size - len(rows))
+        share = batch_size // processes
+        yield make_batch(rows[process * share : (process + 1) * share], length)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import resource
 import time
 import unicodedata
@@ -20,6 +19,7 @@ from sft.model.specs import Spec
 from sft.train import log, loop
 from sft.train.steps import Steps
 from sft.types import Tree
+from sft.workdir import write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,8 @@ def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
         on_batch=bar.update,
     )
     bar.close()
-    return [tok.decode(row) for row in ids]
+    # The embedding table may have rows beyond the last piece; a poor model can choose one.
+    return [tok.decode(i for i in row if i < tok.vocab_size) for row in ids]
 
 
 def exact_match(predicted: str, expected: str) -> bool:
@@ -69,13 +70,15 @@ def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def score(model: Model, config: ConfigDict, split: inputs.Split) -> tuple[dict[str, Any], list[dict]]:
+def score(
+    model: Model, config: ConfigDict, split: inputs.Split
+) -> tuple[dict[str, Any], list[dict]]:
     """The numbers of one set, and one row per prediction."""
     begun = time.perf_counter()
     count = config.eval.max_examples or len(split.conversations)
     conversations = split.conversations[:count]
     prompts = [chat.encode_prompt(c, model.tokenizer, model.spec.family) for c in conversations]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "source": conversation.source,
             "prompt": conversation.turns[-2].text,
@@ -104,7 +107,4 @@ def score(model: Model, config: ConfigDict, split: inputs.Split) -> tuple[dict[s
 
 def write_predictions(path: Path, rows: list[dict]) -> None:
     """One JSON object a line; the whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    os.replace(partial, path)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -33,19 +33,18 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
     """
     path = workdirs.prepare(config, workdir)
     arm, step = _which(path, config, checkpoint)
-    files = [name for name in config.data.test.split(",") if name]
-    if not files:
-        raise UserError("config.data.test is not set. Give the path of a JSONL file.")
+    files = _files(config)
     wanted = {name: _fingerprint(config, arm, step, name) for name in files}
-    results = {Path(name).name.split(".")[0]: _stored(path, arm, name, wanted[name]) for name in files}
-    todo = [name for name in files if results[Path(name).name.split(".")[0]] is None]
+    stored = {_label(name): _stored(path, arm, name, wanted[name]) for name in files}
+    results = {label: result for label, result in stored.items() if result is not None}
+    todo = [name for name in files if _label(name) not in results]
     model = _load(config, workdir, step) if todo else None
     for name in todo:
         assert model is not None
         part = config.copy_and_resolve_references()
         part.data.test = name
         split = inputs.split(part, "test", model.spec, model.tokenizer)
-        label = Path(name).name.split(".")[0]
+        label = _label(name)
         inputs.write_data_report(path, {label: split})
         numbers, rows = harness.score(model, config, split)
         harness.write_predictions(path / "eval" / f"{arm}.{label}.predictions.jsonl", rows)
@@ -69,11 +68,32 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
     return results
 
 
+def _files(config: ConfigDict) -> list[str]:
+    """The files of ``config.data.test``; each is a set of its own."""
+    files = [name.strip() for name in config.data.test.split(",") if name.strip()]
+    if not files:
+        raise UserError("config.data.test is not set. Give the path of a JSONL file.")
+    labels = [_label(name) for name in files]
+    for name, label in zip(files, labels, strict=True):
+        if labels.count(label) > 1:
+            raise UserError(
+                f"config.data.test: {name}: more than one file is called {label!r}, and results "
+                f"are kept by that name. Rename one."
+            )
+    return files
+
+
+def _label(name: str) -> str:
+    return Path(name).name.split(".")[0]
+
+
 def _which(path: Path, config: ConfigDict, checkpoint: str) -> tuple[str, int | None]:
     """Name of the arm and step of the checkpoint (``None`` = base)."""
     if checkpoint == "base":
         return "base", None
-    steps = Checkpoints(path, config, read_only=True).steps() if (path / "checkpoints").exists() else []
+    steps = (
+        Checkpoints(path, config, read_only=True).steps() if (path / "checkpoints").exists() else []
+    )
     if not steps:
         raise UserError(f"{path}/checkpoints: none there. Run sft train first.")
     if checkpoint == "latest":
@@ -81,12 +101,16 @@ def _which(path: Path, config: ConfigDict, checkpoint: str) -> tuple[str, int | 
     if checkpoint == "best":
         chosen = path / "selection.json"
         if not chosen.exists():
-            raise UserError(f"{chosen}: missing. Run sft train to its end, or use --checkpoint=latest.")
-        step = json.loads(chosen.read_text())["step"]
+            raise UserError(
+                f"{chosen}: missing. Run sft train to its end, or use --checkpoint=latest."
+            )
+        step = workdirs.read_json(chosen)["step"]
     elif checkpoint.isdigit():
         step = int(checkpoint)
     else:
-        raise UserError(f"--checkpoint={checkpoint}: expected base, best, latest or one of {steps}.")
+        raise UserError(
+            f"--checkpoint={checkpoint}: expected base, best, latest or one of {steps}."
+        )
     if step not in steps:
         raise UserError(f"{path}/checkpoints/{step}: not there. Kept: {steps}.")
     return ("best" if checkpoint == "best" else f"step{step}"), step
@@ -115,8 +139,8 @@ def _fingerprint(config: ConfigDict, arm: str, step: int | None, name: str) -> s
 
 
 def _stored(path: Path, arm: str, name: str, fingerprint: str) -> dict | None:
-    stored = path / "eval" / f"{arm}.{Path(name).name.split('.')[0]}.json"
+    stored = path / "eval" / f"{arm}.{_label(name)}.json"
     if not stored.exists():
         return None
-    result = json.loads(stored.read_text())
+    result = workdirs.read_json(stored)
     return result if result.get("fingerprint") == fingerprint else None

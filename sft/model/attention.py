@@ -1,7 +1,9 @@
-"""Attention over masks made from positions and segments. Reference implementation, float32 softmax."""
+"""Attention over masks made from positions and segments: the reference, softmax in float32."""
 
 import jax
 import jax.numpy as jnp
+
+from sft.model.ops import product
 
 # Finite, so that a row with nothing to attend to gives a number and not a NaN.
 MASKED = -2.3819763e38
@@ -51,10 +53,10 @@ def attend(
     B, L, N, H = q_BxLxNxH.shape
     K = k_BxMxKxH.shape[2]
     q = q_BxLxNxH.reshape(B, L, K, N // K, H)
-    logits = jnp.einsum("blkgh,bmkh->bkglm", q, k_BxMxKxH, preferred_element_type=jnp.float32)
+    logits = product("blkgh,bmkh->bkglm", q, k_BxMxKxH)
     if softcap is not None:
         logits = jnp.tanh(logits / softcap) * softcap
     logits = jnp.where(mask_BxLxM[:, None, None], logits, MASKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(v_BxMxKxH.dtype)
-    out = jnp.einsum("bkglm,bmkh->blkgh", weights, v_BxMxKxH)
-    return out.reshape(B, L, N, H)
+    out = product("bkglm,bmkh->blkgh", weights, v_BxMxKxH)
+    return out.reshape(B, L, N, H).astype(v_BxMxKxH.dtype)

@@ -25,9 +25,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from sft.model import lora
 from sft.model.attention import attend, make_mask
+from sft.model.ops import geglu, product, rms_norm, rotate
 from sft.model.specs import Spec
-from sft.types import Tree
-
+from sft.types import Array, Tree
 
 # What the backward pass finds saved of each layer besides its input; the rest is computed again.
 REMAT = {
@@ -49,7 +49,7 @@ class Options:
       dropout: probability, on the adapters' input; applied when a key is passed.
     """
 
-    dtype: jnp.dtype = jnp.bfloat16
+    dtype: jnp.dtype
     remat: str = "none"
     lora_scale: float = 1.0
     dropout: float = 0.0
@@ -113,7 +113,7 @@ def init_params(spec: Spec, key: jax.Array, dtype: jnp.dtype) -> Tree:
     return jax.tree.unflatten(structure, values)
 
 
-def embed(spec: Spec, params: Tree, tokens_BxL: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def embed(spec: Spec, params: Tree, tokens_BxL: Array, dtype: jnp.dtype) -> jax.Array:
     """Token embeddings times sqrt(D), the factor rounded to ``dtype``: ``[B, L, D]``."""
     x_BxLxD = params["embed_VxD"][tokens_BxL].astype(dtype)
     return x_BxLxD * jnp.sqrt(jnp.float32(spec.embed)).astype(dtype)
@@ -132,9 +132,9 @@ def forward(
     spec: Spec,
     params: Tree,
     adapters: Tree | None,
-    tokens_BxL: jax.Array,
-    positions_BxL: jax.Array,
-    segments_BxL: jax.Array,
+    tokens_BxL: Array,
+    positions_BxL: Array,
+    segments_BxL: Array,
     options: Options,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
@@ -151,15 +151,15 @@ def forward(
     if jnp.issubdtype(tokens_BxL.dtype, jnp.integer):
         x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
     else:
-        x_BxLxD = tokens_BxL.astype(options.dtype)
+        x_BxLxD = jnp.asarray(tokens_BxL, options.dtype)
     tables = _tables(spec, positions_BxL, segments_BxL, positions_BxL, segments_BxL)
 
     def body(x_BxLxD, per_layer):
         x_BxLxD, _ = _layer(spec, options, tables, None, x_BxLxD, per_layer)
         return x_BxLxD, None
 
-    body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[options.remat])
-    x_BxLxD, _ = jax.lax.scan(body, x_BxLxD, _scanned(spec, params, adapters, dropout_key))
+    remat_body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[options.remat])
+    x_BxLxD, _ = jax.lax.scan(remat_body, x_BxLxD, _scanned(spec, params, adapters, dropout_key))
     return rms_norm(x_BxLxD, params["final_norm_D"])
 
 
@@ -191,7 +191,8 @@ def extend(
       Final hidden states ``[B, L, D]`` and the cache with those positions written.
     """
     write = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
-    cache = cache.replace(
+    cache = dataclasses.replace(
+        cache,
         positions_BxM=write(cache.positions_BxM, positions_BxL, cache.cursor),
         segments_BxM=write(cache.segments_BxM, segments_BxL, cache.cursor),
     )
@@ -211,47 +212,19 @@ def extend(
     x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
     scanned = (*_scanned(spec, params, adapters, None), cache.k_SxBxMxKxH, cache.v_SxBxMxKxH)
     x_BxLxD, (k, v) = jax.lax.scan(body, x_BxLxD, scanned)
-    cache = cache.replace(
-        k_SxBxMxKxH=k, v_SxBxMxKxH=v, cursor=cache.cursor + tokens_BxL.shape[1]
+    cache = dataclasses.replace(
+        cache, k_SxBxMxKxH=k, v_SxBxMxKxH=v, cursor=cache.cursor + tokens_BxL.shape[1]
     )
     return rms_norm(x_BxLxD, params["final_norm_D"]), cache
 
 
-def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """``x / rms(x) * (1 + scale)`` over the last axis, in float32, returned in the dtype of x."""
-    x32 = x.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
-    return (x32 * inverse * (1 + scale.astype(jnp.float32))).astype(x.dtype)
-
-
-def rotate(
-    x_BxLxNxH: jax.Array, sin_BxLxH: jax.Array, cos_BxLxH: jax.Array, scale: float = 1.0
-) -> jax.Array:
-    """``scale`` times RoPE on split halves (Su et al. 2021, arXiv:2104.09864), in float32.
-
-    ``sin_BxLxH`` and ``cos_BxLxH`` hold half a head width: one angle per pair.
-    """
-    first, second = jnp.split(x_BxLxNxH.astype(jnp.float32), 2, axis=-1)
-    sin, cos = scale * sin_BxLxH[:, :, None], scale * cos_BxLxH[:, :, None]
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x_BxLxNxH.dtype)
-
-
-def geglu(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """``gelu(gate) * up`` with the tanh form of GELU; float32 inside, rounded once."""
-    y = jax.nn.gelu(gate.astype(jnp.float32), approximate=True) * up.astype(jnp.float32)
-    return y.astype(gate.dtype)
-
-
 def _tables(spec: Spec, positions_BxL, segments_BxL, key_positions_BxM, key_segments_BxM):
-    """Per layer kind, stacked: attention mask and RoPE sine and cosine. Each layer picks its row."""
+    """Attention mask, RoPE sine and cosine, stacked by layer kind; each layer picks its row."""
     masks, sines, cosines = [], [], []
     half = jnp.arange(spec.head_dim // 2, dtype=jnp.float32)
     for kind in dict.fromkeys(spec.pattern):
         masks.append(
-            make_mask(
-                positions_BxL, segments_BxL, key_positions_BxM, key_segments_BxM, kind.window
-            )
+            make_mask(positions_BxL, segments_BxL, key_positions_BxM, key_segments_BxM, kind.window)
         )
         timescale_H = kind.rope_base ** (2 * half / spec.head_dim)
         angle_BxLxH = positions_BxL[..., None].astype(jnp.float32) / timescale_H / kind.rope_scale
@@ -282,10 +255,10 @@ def _layer(spec: Spec, options: Options, tables, store, x_BxLxD, per_layer):
         low = lora.down_project(dropped, adapters, names)
         outputs = []
         for name in names:
-            y = jnp.einsum(equation, x, w[lora.WEIGHTS[name]].astype(x.dtype))
+            y = product(equation, x, w[lora.WEIGHTS[name]].astype(x.dtype))
             if name in low:
                 y += lora.up_project(low[name], adapters[name], options.lora_scale)
-            outputs.append(checkpoint_name(y, "projection"))
+            outputs.append(checkpoint_name(y.astype(x.dtype), "projection"))
         return outputs
 
     y_BxLxD = rms_norm(x_BxLxD, w["pre_attention_norm_SxD"])

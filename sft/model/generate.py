@@ -38,12 +38,14 @@ def choose(logits_BxV: jax.Array, sampling: Sampling, key: jax.Array) -> jax.Arr
         return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
     z_BxV = logits_BxV / sampling.temperature
     if sampling.top_k:
-        kth_Bx1 = jax.lax.top_k(z_BxV, sampling.top_k)[0][:, -1:]
+        kth_Bx1 = jax.lax.top_k(z_BxV, min(sampling.top_k, z_BxV.shape[-1]))[0][:, -1:]
         z_BxV = jnp.where(z_BxV < kth_Bx1, -jnp.inf, z_BxV)
     if sampling.top_p < 1:
         sorted_BxV = -jnp.sort(-z_BxV, axis=-1)
         before_BxV = jnp.cumsum(jax.nn.softmax(sorted_BxV), axis=-1) - jax.nn.softmax(sorted_BxV)
-        kept_BxV = jnp.where(before_BxV < sampling.top_p, sorted_BxV, jnp.inf)
+        # Nothing comes before the likeliest token: it stays even where top_p is 0.
+        is_kept_BxV = (before_BxV < sampling.top_p) | (before_BxV == 0)
+        kept_BxV = jnp.where(is_kept_BxV, sorted_BxV, jnp.inf)
         z_BxV = jnp.where(z_BxV < jnp.min(kept_BxV, axis=-1, keepdims=True), -jnp.inf, z_BxV)
     return jax.random.categorical(key, z_BxV).astype(jnp.int32)
 
@@ -146,10 +148,11 @@ def generate(
         chosen = order[start : start + batch_size]
         length = -(-max(len(prompts[i]) for i in chosen) // bucket) * bucket
         prompts_BxL = np.zeros((batch_size, length), np.int32)
-        lengths_B = np.ones(batch_size, np.int32)
-        for row, i in enumerate(chosen):
+        # A short batch is filled with copies of its last prompt, which stop when that one does.
+        filled = chosen + chosen[-1:] * (batch_size - len(chosen))
+        for row, i in enumerate(filled):
             prompts_BxL[row, : len(prompts[i])] = prompts[i]
-            lengths_B[row] = len(prompts[i])
+        lengths_B = np.array([len(prompts[i]) for i in filled], np.int32)
         key = jax.random.fold_in(jax.random.key(seed), start)
         ids_BxT = np.asarray(
             decode(spec, options, sampling, params, adapters, prompts_BxL, lengths_B, key)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from sft.errors import UserError
+from sft.model.ops import product
 from sft.model.specs import Spec
 from sft.types import Tree
 
@@ -99,13 +100,14 @@ def down_project(x: jax.Array, adapters: Tree, names: tuple[str, ...]) -> dict[s
         return {}
     x = x.reshape(*x.shape[:2], -1)
     a = jnp.concatenate([_flat(adapters[name]["A"]) for name in present], axis=-1)
-    return dict(zip(present, jnp.split(x @ a.astype(x.dtype), len(present), axis=-1), strict=True))
+    low = product("bli,ir->blr", x, a.astype(x.dtype)).astype(x.dtype)
+    return dict(zip(present, jnp.split(low, len(present), axis=-1), strict=True))
 
 
 def up_project(h_BxLxR: jax.Array, adapter: Tree, scale: float) -> jax.Array:
-    """``scale * h B`` as ``[B, L, *out]``."""
+    """``scale * h B`` as float32 ``[B, L, *out]``."""
     b = adapter["B"]
-    y = h_BxLxR @ (scale * b.reshape(b.shape[0], -1)).astype(h_BxLxR.dtype)
+    y = product("blr,ro->blo", h_BxLxR, (scale * b.reshape(b.shape[0], -1)).astype(h_BxLxR.dtype))
     return y.reshape(*h_BxLxR.shape[:2], *b.shape[1:])
 
 
@@ -127,5 +129,5 @@ def merge(params: Tree, adapters: Tree, scale: float) -> Tree:
 
 
 def _flat(a: jax.Array, axis: int = 0) -> jax.Array:
-    """Joins the input axes of an A, which start at ``axis``: ``[..., *in, R]`` to ``[..., in, R]``."""
+    """Joins the input axes of an A, the first of which is ``axis``, into one."""
     return a.reshape(*a.shape[:axis], -1, a.shape[-1])

@@ -83,7 +83,7 @@ def _of_leaf(path, leaf, mesh: Mesh, rules) -> NamedSharding:
     if spec is None:
         raise UserError(f"sharding: no rule matches {name} {tuple(leaf.shape)}. Add one to RULES.")
     for size, axes in zip(leaf.shape, spec, strict=False):
-        names = (axes,) if isinstance(axes, str) else (axes or ())
+        names = [axes] if isinstance(axes, str) else list(axes or ())
         parts = math.prod(mesh.shape[a] for a in names)
         if size % parts:
             raise UserError(

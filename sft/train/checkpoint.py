@@ -8,7 +8,7 @@ an overfitting run can always be resumed, and its best epoch is never lost.
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,14 @@ class Checkpoints:
     """The checkpoints of one run directory."""
 
     def __init__(self, workdir: str | Path, config: ConfigDict, *, read_only: bool = False):
-        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax narrates at INFO
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates below that
         policy = ocp.checkpoint_managers.preservation_policy
         keep = policy.AnyPreservationPolicy(
             [
                 policy.LatestN(config.train.keep_latest),
                 policy.BestN(
                     # Descending, so that the last ones are the best; ties go to the earlier step.
-                    get_metric_fn=lambda metrics: (metrics["loss"], metrics["step"]),
+                    get_metric_fn=_rank,
                     reverse=True,
                     n=config.train.keep_best,
                     keep_checkpoints_without_metrics=False,
@@ -41,7 +41,11 @@ class Checkpoints:
         self.directory = Path(workdir).absolute() / "checkpoints"
         self._manager = ocp.CheckpointManager(
             self.directory,
-            options=ocp.CheckpointManagerOptions(preservation_policy=keep, read_only=read_only),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep,
+                best_fn=_rank,  # without it metrics are not written, and a restart forgets them
+                read_only=read_only,
+            ),
             item_names=("state", "position"),
         )
 
@@ -107,11 +111,17 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
+        """Waits as ``wait`` does, then ends the threads."""
+        self.wait()
         self._manager.close()
 
 
+def _rank(metrics: dict[str, float]) -> Any:
+    return metrics["loss"], metrics["step"]
+
+
 @contextlib.contextmanager
-def _disk_errors(directory: Path) -> Iterator[None]:
+def _disk_errors(directory: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:  # ENOSPC arrives as OSError, or as text from TensorStore

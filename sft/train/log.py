@@ -6,24 +6,26 @@ from pathlib import Path
 
 import tqdm
 
+from sft.errors import UserError
+
 
 class MetricsLog:
     """Appends rows to ``metrics.jsonl`` and to a TensorBoard event file.
 
-    Opening at ``step`` forgets rows of later steps: after a restart they are made again.
+    Opening at ``step`` forgets rows of later steps, and at 0 all: they are made again.
     """
 
     def __init__(self, workdir: str | Path, step: int):
         import tensorboardX
 
         self._path = Path(workdir) / "metrics.jsonl"
-        kept = [row for row in read(workdir) if row["step"] <= step]
+        kept = [row for row in read(workdir) if row["step"] <= step] if step else []
         partial = self._path.with_suffix(".jsonl.tmp")
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(partial, self._path)
         self._file = self._path.open("a", buffering=1)
         self._board = tensorboardX.SummaryWriter(
-            str(workdir), purge_step=step + 1 if step else None, write_to_disk=True
+            str(workdir), purge_step=step + 1 if step else 0, write_to_disk=True
         )
 
     def write(self, split: str, step: int, epoch: float, **values: float) -> None:
@@ -39,13 +41,22 @@ class MetricsLog:
 
 
 def read(workdir: str | Path) -> list[dict]:
-    """The rows of ``metrics.jsonl``; a last line cut short by a crash is left out."""
+    """The rows of ``metrics.jsonl``; a last line cut short by a crash is left out.
+
+    Raises:
+      UserError: a line is damaged.
+    """
     path = Path(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
     lines = path.read_text().split("\n")
     whole = lines[:-1]  # what follows the last newline is empty, or was never finished
-    return [json.loads(line) for line in whole if line]
+    try:
+        return [json.loads(line) for line in whole]
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged ({error}). Restore it or choose another --workdir."
+        ) from None
 
 
 def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm.tqdm:

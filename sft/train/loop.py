@@ -1,21 +1,23 @@
 """The training loop. It reads top to bottom: place, restore, step, validate, save, stop."""
 
+import contextlib
 import dataclasses
-import math
 import signal
-import time
 from collections.abc import Sequence
 from types import FrameType
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sft.data import pipeline
 from sft.data.chat import Example
-from sft.errors import Preempted, UserError
+from sft.errors import Preempted
+from sft.model import sharding
 from sft.train import log, optim
 from sft.train.checkpoint import Checkpoints
+from sft.train.meter import Meter
 from sft.train.steps import Steps
 from sft.types import Batch, Tree
 
@@ -45,17 +47,6 @@ def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree
     if step:
         state, position = checkpoints.restore(step, state)
         assert position["batches"] == step, position
-    writer = log.MetricsLog(workdir, step) if jax.process_index() == 0 else None
-
-    def record(split: str, at: int, **values: float) -> None:
-        if writer:
-            writer.write(split, at, plan.epoch_at(at), **values)
-
-    def save(at: int, loss: float | None) -> None:
-        checkpoints.save(at, state, {"batches": at}, loss)
-
-    if step == 0:
-        record("validation", 0, **validate(config, steps, state.trainable, frozen, task.validation))
     batches = pipeline.train_batches(
         plan,
         task.train,
@@ -63,40 +54,30 @@ def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree
         process=jax.process_index(),
         processes=jax.process_count(),
     )
-    pending, saved = None, step  # metrics are read one step late, so that the device never waits
-    bar = log.progress(total, "train", "step", initial=step)
-    with _Signals() as signals:
+    meter = Meter(workdir, plan, step, config.train.log_every)
+    with contextlib.closing(meter), contextlib.closing(checkpoints), _Signals() as signals:
+        if step == 0:
+            values = validate(config, steps, state.trainable, frozen, task.validation)
+            meter.validation(0, values)
         for batch in batches:
-            begun = time.perf_counter()
             state, metrics = steps.train(state, frozen, place(batch, steps))
-            if pending:
-                _report(*pending, record, bar, config, plan)
-            pending = (step, metrics, float(rate(step)), begun)
+            learning_rate = float(np.asarray(rate(step)))
             step += 1
-            bar.update()
+            meter.add(step, metrics, learning_rate)
             at_epoch_end = step in plan.epoch_ends
             due = config.train.save_every and step % config.train.save_every == 0
             if not (at_epoch_end or due or signals.caught):
                 continue
-            _report(*pending, record, bar, config, plan)  # nothing is saved before it is checked
-            pending = None
+            meter.flush()  # nothing is saved before it is checked
             loss = None
             if at_epoch_end:
                 values = validate(config, steps, state.trainable, frozen, task.validation)
-                record("validation", step, **values)
+                meter.validation(step, values)
                 loss = values["loss"]
-            save(step, loss)
-            saved = step
+            checkpoints.save(step, state, {"batches": step}, loss)
             if signals.caught and step < total:
                 checkpoints.wait()
-                bar.close()
                 raise Preempted(f"{signals.caught} at step {step} of {total}; saved in {workdir}.")
-    assert saved == total
-    bar.close()
-    checkpoints.wait()
-    checkpoints.close()
-    if writer:
-        writer.close()
 
 
 def validate(
@@ -105,8 +86,16 @@ def validate(
     """Loss (nats per trained token) and token accuracy over all examples, unpacked, exactly."""
     sums = None
     bar = log.progress(len(examples), "validation", "example")
+    mesh = steps.batch_sharding.mesh
+    assert isinstance(mesh, Mesh)
+    groups = sharding.groups(mesh)
     for batch in pipeline.eval_batches(
-        examples, batch_size=config.eval.batch_size, max_length=config.data.eval_max_length
+        examples,
+        # Rounded up: rows without an example have no weight.
+        batch_size=-(-config.eval.batch_size // groups) * groups,
+        max_length=config.data.eval_max_length,
+        process=jax.process_index(),
+        processes=jax.process_count(),
     ):
         part = jax.device_get(steps.evaluate(trainable, frozen, place(batch, steps)))
         sums = part if sums is None else jax.tree.map(np.add, sums, part)
@@ -125,34 +114,6 @@ def place(batch: Batch, steps: Steps) -> Batch:
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(steps.batch_sharding, x), batch
     )
-
-
-def _report(step, metrics, rate, begun, record, bar, config, plan) -> None:
-    """Waits for the metrics of a step, checks and writes them."""
-    metrics = jax.device_get(metrics)
-    seconds = time.perf_counter() - begun
-    loss = float(metrics["loss"].mean())
-    if not math.isfinite(loss) or not math.isfinite(float(metrics["grad_norm"])):
-        rows = plan.rows[step * plan.batch_size : (step + 1) * plan.batch_size]
-        examples = sorted(int(i) for row in rows for i in row)
-        raise UserError(
-            f"step {step + 1}: loss {loss}, gradient norm {float(metrics['grad_norm'])}. Its batch "
-            f"holds training examples {examples} (counted from 0). Lower "
-            f"config.optim.learning_rate, set config.optim.clip_norm, or inspect those examples."
-        )
-    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-    if (step + 1) % config.train.log_every == 0:
-        record(
-            "train",
-            step + 1,
-            loss=loss,
-            token_accuracy=float(metrics["correct"].mean()),
-            learning_rate=rate,
-            grad_norm=float(metrics["grad_norm"]),
-            trained_tokens=float(metrics["loss"].weight),
-            trained_tokens_per_second=float(metrics["loss"].weight) / seconds,
-            seconds=seconds,
-        )
 
 
 class _Signals:

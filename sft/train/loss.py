@@ -13,15 +13,15 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from sft.types import Sums
+from sft.types import Array, Sums
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def cross_entropy(
     hidden_BxLxD: jax.Array,
     table_VxD: jax.Array,
-    targets_BxL: jax.Array,
-    weights_BxL: jax.Array,
+    targets_BxL: Array,
+    weights_BxL: Array,
     softcap: float | None,
     chunk: int,
     groups: int,
@@ -75,47 +75,67 @@ def _backward(softcap, chunk, groups, gradients, cotangents):
 cross_entropy.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
+def cap_slope(z: jax.Array, softcap: float | None) -> jax.Array | float:
+    """Derivative of the tanh cap where its value is ``z``."""
+    return 1.0 if softcap is None else 1 - jnp.square(z / softcap)
+
+
+def _trained_first(targets_GxP, weights_GxP, C):
+    """Order that puts trained positions first, both arrays in it, and the chunks they fill.
+
+    All three are padded by C, so that a last slice need not be clamped.
+    """
+    order_GxP = jnp.argsort(weights_GxP == 0, axis=1, stable=True)
+    chunks = jnp.max(jnp.sum(weights_GxP != 0, axis=1) + C - 1) // C
+    order = jnp.pad(order_GxP, ((0, 0), (0, C)))
+    weights = jnp.pad(jnp.take_along_axis(weights_GxP, order_GxP, axis=1), ((0, 0), (0, C)))
+    return order, jnp.take_along_axis(targets_GxP, order, axis=1), weights, chunks
+
+
 def _scan_chunks(hidden_BxLxD, table_VxD, targets_BxL, weights_BxL, softcap, chunk, groups, wants):
     """One pass over the trained positions. ``wants``: ``None``, ``"hidden"`` or ``"table"``."""
     G, (B, L, D) = groups, hidden_BxLxD.shape
     P = B * L // G
     C = min(chunk, P)
     hidden_GxPxD = hidden_BxLxD.reshape(G, P, D)
-    weights_GxP = weights_BxL.reshape(G, P)
-    # Trained positions first; the tail is padded so that the last slice need not be clamped.
-    order_GxP = jnp.argsort(weights_GxP == 0, axis=1, stable=True)
-    chunks = jnp.max(jnp.sum(weights_GxP != 0, axis=1) + C - 1) // C
-    order = jnp.pad(order_GxP, ((0, 0), (0, C)))
-    weights = jnp.pad(jnp.take_along_axis(weights_GxP, order_GxP, axis=1), ((0, 0), (0, C)))
-    targets = jnp.take_along_axis(targets_BxL.reshape(G, P), order, axis=1)
+    order, targets, weights, chunks = _trained_first(
+        targets_BxL.reshape(G, P), weights_BxL.reshape(G, P), C
+    )
 
     def one_chunk(i, carry):
         loss, correct, d_hidden, d_table = carry
-        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=i * C, slice_size=C, axis=1)
+        cut = functools.partial(
+            jax.lax.dynamic_slice_in_dim, start_index=i * C, slice_size=C, axis=1
+        )
         weight_GxC, target_GxC = cut(weights), cut(targets)
         h_GxCxD = jnp.take_along_axis(hidden_GxPxD, cut(order)[..., None], axis=1)
         z = jnp.einsum("gcd,vd->gcv", h_GxCxD, table_VxD, preferred_element_type=jnp.float32)
         if softcap is not None:
             z = jnp.tanh(z / softcap) * softcap
-        top_GxC = jnp.max(z, axis=-1)
-        sum_GxC = jnp.sum(jnp.exp(z - top_GxC[..., None]), axis=-1)
-        hit_GxC = jnp.take_along_axis(z, target_GxC[..., None], axis=-1)[..., 0]
-        loss += jnp.sum(weight_GxC * (top_GxC + jnp.log(sum_GxC) - hit_GxC))
+        top_GxCx1 = jnp.max(z, axis=-1, keepdims=True)
+        sum_GxCx1 = jnp.sum(jnp.exp(z - top_GxCx1), axis=-1, keepdims=True)
+        hit_GxCx1 = jnp.take_along_axis(z, target_GxC[..., None], axis=-1)
+        weight_GxCx1 = weight_GxC[..., None]
+        loss += jnp.sum(weight_GxCx1 * (top_GxCx1 + jnp.log(sum_GxCx1) - hit_GxCx1))
         # The target is a greedy prediction when nothing scores higher (ties count as correct).
-        correct += jnp.sum(weight_GxC * (hit_GxC >= top_GxC))
-        if wants:
-            is_target = jnp.arange(z.shape[-1]) == target_GxC[..., None]
-            dz = jnp.exp(z - top_GxC[..., None]) / sum_GxC[..., None] - is_target
-            dz *= weight_GxC[..., None]
-            if softcap is not None:
-                dz *= 1 - jnp.square(z / softcap)
-            dz = dz.astype(table_VxD.dtype)
-            d_h = jnp.einsum("gcv,vd->gcd", dz, table_VxD, preferred_element_type=jnp.float32)
-            d_hidden = jax.lax.dynamic_update_slice_in_dim(
-                d_hidden, d_h.astype(d_hidden.dtype), i * C, axis=1
-            )
+        correct += jnp.sum(weight_GxCx1 * (hit_GxCx1 >= top_GxCx1))
+        if not wants:
+            return loss, correct, d_hidden, d_table
+        # d loss / d z = weight * (softmax - one_hot). The softmax is normalised, and the one-hot
+        # subtracted, after the product with the table: on D columns and not on V.
+        slope = cap_slope(z, softcap)
+        e = (jnp.exp(z - top_GxCx1) * slope).astype(table_VxD.dtype)
+        share_GxCx1 = weight_GxCx1 / sum_GxCx1
+        hit_slope_GxCx1 = weight_GxCx1 * cap_slope(hit_GxCx1, softcap)
+        d_h = jnp.einsum("gcv,vd->gcd", e, table_VxD, preferred_element_type=jnp.float32)
+        d_h = share_GxCx1 * d_h - hit_slope_GxCx1 * table_VxD[target_GxC].astype(jnp.float32)
+        d_hidden = jax.lax.dynamic_update_slice_in_dim(
+            d_hidden, d_h.astype(d_hidden.dtype), i * C, axis=1
+        )
         if wants == "table":
-            d_table += jnp.einsum("gcv,gcd->vd", dz, h_GxCxD, preferred_element_type=jnp.float32)
+            scaled = (share_GxCx1 * h_GxCxD).astype(e.dtype)
+            d_table += jnp.einsum("gcv,gcd->vd", e, scaled, preferred_element_type=jnp.float32)
+            d_table = d_table.at[target_GxC].add(-hit_slope_GxCx1 * h_GxCxD)
         return loss, correct, d_hidden, d_table
 
     zero = jnp.float32(0)
@@ -125,7 +145,7 @@ def _scan_chunks(hidden_BxLxD, table_VxD, targets_BxL, weights_BxL, softcap, chu
         0, chunks, one_chunk, (zero, zero, d_hidden, d_table)
     )
     if wants:  # back from trained-first order to the order of the rows
-        place_GxP = jnp.argsort(order_GxP, axis=1)
+        place_GxP = jnp.argsort(order[:, :P], axis=1)
         d_hidden = jnp.take_along_axis(d_hidden, place_GxP[..., None], axis=1)
         d_hidden = d_hidden.reshape(B, L, D)
     if wants == "table":

@@ -41,6 +41,7 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
         seed=config.seed,
         packed=config.data.pack,
     )
+    pipeline.check_eval_lengths(splits["validation"].examples, config.data.eval_max_length)
     print(_describe(splits, plan, mesh.size))
     steps = make_steps(config, spec, optim.make(config.optim, plan.epoch_ends[-1]), mesh)
     params = inputs.params(config, spec, steps.params_sharding)
@@ -60,5 +61,6 @@ def _describe(splits: dict[str, inputs.Split], plan: pipeline.TrainPlan, devices
     return (
         f"train {train['rows']} examples, {train['trained_tokens']} of {train['tokens']} tokens "
         f"trained; validation {validation['rows']}; {plan.epoch_ends[-1]} steps, "
-        f"{len(plan.epoch_ends)} epochs, {1 - min(used / cells, 1):.1%} padding, {devices} device(s)"
+        f"{len(plan.epoch_ends)} epochs, {1 - min(used / cells, 1):.1%} padding, "
+        f"{devices} device(s)"
     )

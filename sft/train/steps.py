@@ -4,6 +4,7 @@ The loop calls them with real devices, the tests with fake ones, a planner with 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -45,6 +46,20 @@ class Steps:
     batch_sharding: NamedSharding
 
 
+@dataclasses.dataclass(frozen=True)
+class _Recipe:
+    """What the compiled functions close over. ``names`` is empty under full tuning."""
+
+    spec: Spec
+    options: decoder.Options
+    tx: optax.GradientTransformation
+    names: tuple[str, ...]
+    rank: int
+    parts: int
+    chunk: int
+    groups: int
+
+
 def make_steps(
     config: ConfigDict, spec: Spec, tx: optax.GradientTransformation, mesh: Mesh
 ) -> Steps:
@@ -53,91 +68,24 @@ def make_steps(
     Raises:
       UserError: adapter targets that match nothing; a mesh that does not divide the model.
     """
-    is_lora = config.lora.rank > 0
-    options = decoder.Options(
-        dtype=jnp.dtype(config.model.dtype),
-        remat=config.model.remat,
-        lora_scale=lora.scaling(config.lora.rank, config.lora.alpha, config.lora.rslora)
-        if is_lora
-        else 1.0,
-        dropout=config.lora.dropout,
+    rank, alpha = config.lora.rank, config.lora.alpha
+    recipe = _Recipe(
+        spec=spec,
+        options=decoder.Options(
+            dtype=jnp.dtype(config.model.dtype),
+            remat=config.model.remat,
+            lora_scale=lora.scaling(rank, alpha, config.lora.rslora) if rank else 1.0,
+            dropout=config.lora.dropout,
+        ),
+        tx=tx,
+        names=lora.match(config.lora.targets) if rank else (),
+        rank=rank,
+        parts=config.train.microbatches,
+        chunk=config.loss.chunk,
+        groups=sharding.groups(mesh),
     )
-    names = lora.match(config.lora.targets) if is_lora else ()
-    groups = sharding.groups(mesh)
-    parts = config.train.microbatches
-
-    def model(trainable: Tree, frozen: Tree) -> tuple[Tree, Tree]:
-        return (frozen, trainable) if is_lora else (trainable, {})
-
-    def init(key: jax.Array, params: Tree) -> tuple[TrainState, Tree]:
-        start, run = jax.random.split(key)
-        if is_lora:
-            trainable, frozen = lora.init(spec, names, config.lora.rank, start), params
-        else:
-            trainable, frozen = jax.tree.map(lambda x: x.astype(jnp.float32), params), {}
-        state = TrainState(
-            step=jnp.int32(0),
-            trainable=trainable,
-            opt_state=tx.init(trainable),
-            rng=jax.random.key_data(run),
-        )
-        return state, frozen
-
-    def sums(trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None):
-        params, adapters = model(trainable, frozen)
-        hidden_BxLxD = decoder.forward(
-            spec,
-            params,
-            adapters,
-            batch.tokens_BxL,
-            batch.positions_BxL,
-            batch.segments_BxL,
-            options,
-            key,
-        )
-        total, correct = loss.cross_entropy(
-            hidden_BxLxD,
-            params["embed_VxD"].astype(hidden_BxLxD.dtype),
-            batch.targets_BxL,
-            batch.weights_BxL,
-            spec.final_softcap,
-            config.loss.chunk,
-            groups,
-        )
-        return total.total, {"loss": total, "correct": correct}
-
-    def train(state: TrainState, frozen: Tree, batch: Batch):
-        step_key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-
-        def add_part(carry, part):
-            batch_part, key = part
-            gradient, metrics = jax.grad(sums, has_aux=True)(
-                state.trainable, frozen, batch_part, key
-            )
-            return jax.tree.map(jnp.add, carry, (gradient, metrics)), None
-
-        zero = Sums(jnp.float32(0), jnp.float32(0))
-        nothing = (jax.tree.map(jnp.zeros_like, state.trainable), {"loss": zero, "correct": zero})
-        # Rows k, k + parts, … make part k: each stays on the device that holds it.
-        cut = jax.tree.map(
-            lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch
-        )
-        (gradient, metrics), _ = jax.lax.scan(
-            add_part, nothing, (cut, jax.random.split(step_key, parts))
-        )
-        gradient = jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"].weight, 1e-9), gradient)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.trainable)
-        new = state.replace(
-            step=state.step + 1,
-            trainable=optax.apply_updates(state.trainable, updates),
-            opt_state=opt_state,
-        )
-        return new, {**metrics, "grad_norm": optax.global_norm(gradient)}
-
-    def evaluate(trainable: Tree, frozen: Tree, batch: Batch):
-        return sums(trainable, frozen, batch, None)[1]
-
-    params_shape = decoder.abstract_params(spec, options.dtype)
+    init = functools.partial(_init, recipe)
+    params_shape = decoder.abstract_params(spec, recipe.options.dtype)
     params_sharding = sharding.of_tree(params_shape, mesh)
     state_shape, frozen_shape = jax.eval_shape(init, jax.random.key(0), params_shape)
     state_sharding = sharding.of_tree(state_shape, mesh)
@@ -152,19 +100,97 @@ def make_steps(
             out_shardings=(state_sharding, frozen_sharding),
         ),
         train=jax.jit(
-            train,
+            functools.partial(_train, recipe),
             in_shardings=(state_sharding, frozen_sharding, batch_sharding),
             out_shardings=(state_sharding, everywhere),
             donate_argnums=0,
         ),
         evaluate=jax.jit(
-            evaluate,
+            functools.partial(_evaluate, recipe),
             in_shardings=(state_sharding.trainable, frozen_sharding, batch_sharding),
             out_shardings=everywhere,
         ),
-        model=model,
-        options=options,
+        model=functools.partial(_model, recipe),
+        options=recipe.options,
         params_sharding=params_sharding,
         state_sharding=state_sharding,
         batch_sharding=batch_sharding,
     )
+
+
+def _model(recipe: _Recipe, trainable: Tree, frozen: Tree) -> tuple[Tree, Tree]:
+    return (frozen, trainable) if recipe.names else (trainable, {})
+
+
+def _init(recipe: _Recipe, key: jax.Array, params: Tree) -> tuple[TrainState, Tree]:
+    start, run = jax.random.split(key)
+    if recipe.names:
+        trainable, frozen = lora.init(recipe.spec, recipe.names, recipe.rank, start), params
+    else:
+        trainable, frozen = jax.tree.map(lambda x: x.astype(jnp.float32), params), {}
+    state = TrainState(
+        step=jnp.int32(0),
+        trainable=trainable,
+        opt_state=recipe.tx.init(trainable),
+        rng=jax.random.key_data(run),
+    )
+    return state, frozen
+
+
+def _sums(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None):
+    """Summed loss, and the same with the number of correct predictions as ``Sums``."""
+    params, adapters = _model(recipe, trainable, frozen)
+    hidden_BxLxD = decoder.forward(
+        recipe.spec,
+        params,
+        adapters,
+        batch.tokens_BxL,
+        batch.positions_BxL,
+        batch.segments_BxL,
+        recipe.options,
+        key,
+    )
+    nll, correct = loss.cross_entropy(
+        hidden_BxLxD,
+        params["embed_VxD"].astype(hidden_BxLxD.dtype),
+        batch.targets_BxL,
+        batch.weights_BxL,
+        recipe.spec.final_softcap,
+        recipe.chunk,
+        recipe.groups,
+    )
+    return nll.total, {"loss": nll, "correct": correct}
+
+
+def _train(recipe: _Recipe, state: TrainState, frozen: Tree, batch: Batch):
+    """One optimiser update: gradients are summed over the parts and divided once."""
+    step_key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+
+    def add_part(carry, part):
+        batch_part, key = part
+        sums = functools.partial(_sums, recipe)
+        result = jax.grad(sums, has_aux=True)(state.trainable, frozen, batch_part, key)
+        return jax.tree.map(jnp.add, carry, result), None
+
+    zero = Sums(jnp.float32(0), jnp.float32(0))
+    nothing = (jax.tree.map(jnp.zeros_like, state.trainable), {"loss": zero, "correct": zero})
+    # Rows k, k + parts, … make part k: each stays on the device that holds it.
+    parts = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(-1, recipe.parts, *x.shape[1:]), 1, 0), batch
+    )
+    (gradient, metrics), _ = jax.lax.scan(
+        add_part, nothing, (parts, jax.random.split(step_key, recipe.parts))
+    )
+    gradient = jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"].weight, 1e-9), gradient)
+    updates, opt_state = recipe.tx.update(gradient, state.opt_state, state.trainable)
+    new = TrainState(
+        step=state.step + 1,
+        trainable=optax.apply_updates(state.trainable, updates),
+        opt_state=opt_state,
+        rng=state.rng,
+    )
+    return new, {**metrics, "grad_norm": optax.tree.norm(gradient)}
+
+
+def _evaluate(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
+    return _sums(recipe, trainable, frozen, batch, None)[1]

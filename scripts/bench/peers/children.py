@@ -1,0 +1,141 @@
+"""Child processes that train in turns; see ``common.py`` for what is said over their pipes."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent.parent
+TORCH, TUNIX = ROOT / ".venv-peers-torch", ROOT / ".venv-peers-tunix"
+
+# Name: environment (None: this one), program, variant.
+PROGRAMS = {
+    "ours": (None, "ours.py", ""),
+    "peft_stock": (TORCH, "peft_stock.py", ""),
+    "peft_target_only": (TORCH, "peft_target_only.py", ""),
+    "trl": (TORCH, "trl_sft.py", ""),
+    "trl_no_checkpointing": (TORCH, "trl_sft.py", "no_checkpointing"),
+    "tunix_none": (TUNIX, "tunix_lora.py", "none"),
+    "tunix_block": (TUNIX, "tunix_lora.py", "block"),
+    "tunix_decoder": (TUNIX, "tunix_lora.py", "decoder"),
+}
+
+
+def busy_seconds() -> float:
+    """Core-seconds that the whole machine has worked since it started."""
+    user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+class Failed(Exception):
+    """A program that cannot run, with its own last words."""
+
+
+@dataclasses.dataclass
+class Program:
+    """A child process that trains a block of steps when told to."""
+
+    name: str
+    process: subprocess.Popen
+    log: Path
+    blocks: list[dict] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def start(cls, name: str, args: argparse.Namespace, log: Path) -> "Program":
+        environment, script, variant = PROGRAMS[name]
+        python = environment / "bin" / "python" if environment else Path(sys.executable)
+        if not python.exists():
+            raise Failed(f"no {environment.name}: run scripts/bench/peers/setup.sh")
+        command = [python, HERE / script, "--serve", "--variant", variant]
+        for key in ("exchange", "examples_per_step", "warmup", "threads"):
+            command += [f"--{key.replace('_', '-')}", str(getattr(args, key))]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        )
+        program = cls(name, process, log)
+        program.warm = program.reply()
+        return program
+
+    def reply(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            if code < 0:
+                raise Failed(f"killed by signal {-code}; 9 may mean out of memory (--resident)")
+            words = self.log.read_text().strip().splitlines() or ["no message"]
+            error = next((w for w in reversed(words) if "Error" in w), words[-1])
+            raise Failed(f"exit {code}: {error.strip()[:300]}")
+        return json.loads(line)
+
+    def block(self, steps: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # reply() says why
+            self.process.stdin.write(f"go {steps}\n")
+            self.process.stdin.flush()
+        began, busy = time.perf_counter(), busy_seconds()
+        reply = self.reply()
+        others = busy_seconds() - busy - reply["cpu_seconds"]
+        reply["foreign_cores"] = max(0.0, others / (time.perf_counter() - began))
+        self.blocks.append(reply)
+
+    def rate(self, key: str = "trained_tokens") -> list[float]:
+        """Tokens per second of each block."""
+        return [sum(b[key]) / sum(b["seconds"]) for b in self.blocks]
+
+    def stop(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def start_all(args, names: list[str], logs: Path, failed: dict[str, str]) -> dict[str, Program]:
+    """Starts and warms up one program after the other; a failure is kept by name."""
+    programs = {}
+    for name in names:
+        note(f"{name}: starting, {args.warmup} warm-up steps")
+        began = time.perf_counter()
+        try:
+            programs[name] = Program.start(name, args, logs / f"{name}.log")
+        except Failed as error:
+            failed[name] = str(error)
+            note(f"{name}: {error}")
+            continue
+        loss = programs[name].warm["loss"][0]
+        note(f"{name}: ready after {time.perf_counter() - began:.0f} s, first loss {loss:.4f}")
+    return programs
+
+
+def measure(args, programs: dict[str, Program], failed: dict[str, str]) -> None:
+    """Rounds of one block each; a program that fails on the way leaves the comparison."""
+    for round_ in range(args.rounds):
+        for name in list(programs):
+            try:
+                programs[name].block(args.block)
+            except Failed as error:
+                failed[name] = str(error)
+                programs.pop(name).stop()
+                note(f"{name}: {error}")
+                continue
+            rate, others = programs[name].rate()[-1], programs[name].blocks[-1]["foreign_cores"]
+            note(
+                f"round {round_ + 1} {name}: {rate:.1f} trained tokens/s"
+                f" (other processes: {others:.2f} cores)"
+            )
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+"""Reads a step's metrics one step late, checks them, and writes them down."""
+
+import math
+import time
+
+import jax
+
+from sft.data.pipeline import TrainPlan
+from sft.errors import UserError
+from sft.train import log
+from sft.types import Tree
+
+
+class Meter:
+    """Between the step and the log. Metrics are fetched when the next step is under way.
+
+    Args:
+      workdir: of the run; written to by process 0 only.
+      step: steps done already.
+      log_every: steps between rows of ``metrics.jsonl``.
+    """
+
+    def __init__(self, workdir: str, plan: TrainPlan, step: int, log_every: int):
+        self._plan, self._log_every = plan, log_every
+        self._writer = log.MetricsLog(workdir, step) if jax.process_index() == 0 else None
+        self._bar = log.progress(plan.epoch_ends[-1], "train", "step", initial=step)
+        self._pending: tuple[int, Tree, float] | None = None
+        self._since = 0.0
+
+    def add(self, step: int, metrics: Tree, learning_rate: float) -> None:
+        """Takes the metrics of a step just dispatched and reads those of the one before."""
+        if self._pending is None:
+            self._since = time.perf_counter()  # the first of a stretch: its time starts here
+        else:
+            self.flush()
+        self._pending = (step, metrics, learning_rate)
+        self._bar.update()
+
+    def flush(self) -> None:
+        """Waits for the pending step.
+
+        Raises:
+          UserError: its loss or gradient is not finite; names the step and its examples.
+        """
+        if self._pending is None:
+            return
+        step, metrics, learning_rate = self._pending
+        self._pending = None
+        metrics = jax.device_get(metrics)
+        seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
+        loss, grad_norm = float(metrics["loss"].mean()), float(metrics["grad_norm"])
+        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            raise UserError(
+                f"step {step}: loss {loss}, gradient norm {grad_norm}. Its batch holds training "
+                f"examples {self._plan.examples_of(step - 1)} (counted from 0). Lower "
+                f"config.optim.learning_rate, set config.optim.clip_norm, or inspect them."
+            )
+        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        if step % self._log_every == 0:
+            trained_tokens = float(metrics["loss"].weight)
+            self._write(
+                "train",
+                step,
+                loss=loss,
+                token_accuracy=float(metrics["correct"].mean()),
+                learning_rate=learning_rate,
+                grad_norm=grad_norm,
+                trained_tokens=trained_tokens,
+                trained_tokens_per_second=trained_tokens / seconds,
+                seconds=seconds,
+            )
+
+    def validation(self, step: int, values: dict[str, float]) -> None:
+        """Writes the validation row of a step.
+
+        Raises:
+          UserError: the loss is not finite: a finite gradient can still make a useless update.
+        """
+        if not math.isfinite(values["loss"]):
+            raise UserError(
+                f"step {step}: validation loss {values['loss']}; this step is not saved. Lower "
+                f"config.optim.learning_rate or set config.optim.clip_norm."
+            )
+        self._write("validation", step, **values)
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._writer:
+            self._writer.close()
+
+    def _write(self, split: str, step: int, **values: float) -> None:
+        if self._writer:
+            self._writer.write(split, step, self._plan.epoch_at(step), **values)

@@ -1,0 +1,173 @@
+"""The rules of the design document that a reader could break without noticing."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sft.config import default, flatten
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "sft").rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+# A module imports only from its own layer or from those before it.
+LAYERS = (
+    ("sft.errors", "sft.types", "sft.config"),
+    ("sft.workdir",),
+    ("sft.data", "sft.model"),
+    ("sft.inputs",),
+    ("sft.train",),
+    ("sft.eval",),
+    ("sft.report",),
+    ("sft.data.main", "sft.train.main", "sft.eval.main", "sft.report.main"),
+    ("sft.cli",),
+    ("sft.__main__",),
+)
+HEAVY = ("jax", "flax", "optax", "orbax", "gemma", "tensorflow", "grain", "gguf", "matplotlib")
+IO = ("os", "pathlib", "json", "io", "shutil", "orbax", "etils", "tempfile", "urllib", "requests")
+
+# Modules, and what none of their imports may be, at module level or anywhere.
+NEVER_AT_IMPORT = {
+    "sft.config": ("jax", "gemma"),
+    "sft.data.records": ("jax", "gemma"),
+    "sft.data.audit": ("jax", "gemma"),
+    "sft.data.chat": ("jax", "gemma"),
+    "sft.data.tokenizer": ("jax", "gemma"),
+    "sft.cli": HEAVY,
+}
+NEVER = {
+    "sft.types": IO,
+    "sft.data.pipeline": ("gemma",),
+    "sft.model.specs": ("jax", *IO),
+    "sft.model.decoder": IO,
+    "sft.model.attention": IO,
+    "sft.model.lora": IO,
+    "sft.model.sharding": IO,
+    "sft.model.generate": IO,
+    "sft.train.loss": IO,
+    "sft.train.steps": IO,
+    "sft.eval.stats": ("jax", *IO),
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def imports(tree: ast.AST, top_only: bool = False) -> Iterator[str]:
+    """Imported modules, with ``from sft import x`` as ``sft.x``; skips ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                yield inner if inner in MODULES else module
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        elif not (top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            yield from imports(node, top_only)
+
+
+def inside(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == p or module.startswith(p + ".") for p in packages)
+
+
+def layer(module: str) -> int:
+    """Index of the layer whose entry matches longest."""
+    found = [(len(p), i) for i, layer in enumerate(LAYERS) for p in layer if inside(module, (p,))]
+    assert found, f"{module} has no layer: add it to LAYERS"
+    return max(found)[1]
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "sft"])
+def test_imports_go_one_way(module):
+    for imported in imports(parsed(MODULES[module])):
+        if imported != "sft" and inside(imported, ("sft",)):
+            assert layer(imported) <= layer(module), f"{module} imports {imported}"
+            siblings = {inside(m, ("sft.data",)) for m in (module, imported)}
+            if layer(module) == layer(imported) == layer("sft.data"):
+                assert len(siblings) == 1, f"{module} imports {imported}: data and model are apart"
+
+
+@pytest.mark.parametrize("module", NEVER_AT_IMPORT)
+def test_light_modules_import_nothing_heavy_at_import(module):
+    """Follows the imports of the package's own modules, as Python would."""
+    seen, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for imported in imports(parsed(MODULES[name]), top_only=True):
+            assert not inside(imported, NEVER_AT_IMPORT[module]), f"{module}: {name}: {imported}"
+            if imported in MODULES and imported not in seen:
+                waiting.append(imported)
+
+
+@pytest.mark.parametrize("module", NEVER)
+def test_pure_modules_stay_pure(module):
+    tree = parsed(MODULES[module])
+    for imported in imports(tree):
+        assert not inside(imported, NEVER[module]), f"{module} imports {imported}"
+    if NEVER[module][-1] in IO:
+        called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call)
+                  and isinstance(n.func, ast.Name)}  # fmt: skip
+        assert not called & {"open", "print", "input"}
+
+
+@pytest.mark.parametrize("path", SOURCES + SCRIPTS + TESTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_short(path):
+    assert path.name != "utils.py"
+    assert len(path.read_text().splitlines()) <= 300
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            doc = first.end_lineno - first.lineno + 1 if documented else 0
+            length = node.end_lineno - node.lineno + 1 - doc
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+def test_every_knob_is_read():
+    """A knob that nothing reads is a promise broken in silence."""
+    text = "\n".join(p.read_text() for p in SOURCES + SCRIPTS if p != MODULES["sft.config"])
+    leaves = {key: key.rsplit(".", 1)[-1] for key, _ in flatten(default())}
+    dead = [key for key, leaf in leaves.items() if not re.search(rf"\.{leaf}\b", text)]
+    assert dead == []
+
+
+PROBE = """
+import json, runpy, sys, time
+sys.argv = ["sft", "--help"]
+try:
+    runpy.run_module("sft", run_name="__main__")
+except SystemExit as stop:
+    code = stop.code
+print(json.dumps({"code": code, "cpu": time.process_time(), "modules": sorted(sys.modules)}))
+"""
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    run = subprocess.run(
+        [sys.executable, "-c", PROBE], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert not result["code"]
+    assert "usage: sft" in run.stdout
+    assert [m for m in result["modules"] if inside(m, HEAVY)] == []
+    assert result["cpu"] < 2

@@ -1,0 +1,122 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from sft import config as configs
+from sft.config import default, difference, fingerprint, flatten, from_dict, nearest, validate
+from sft.errors import UserError
+
+FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def changed(**values):
+    config = default()
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in values.items()})
+    return config
+
+
+def test_default_is_valid_and_locked():
+    validate(default())
+    with pytest.raises(AttributeError):
+        default().optim.lr = 1.0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_every_config_loads_validates_and_says_its_command(path):
+    config = configs.load(str(path))
+    validate(config)
+    assert fingerprint(config) != fingerprint(default())
+    assert "sft" in path.read_text().split('"""')[1]
+
+
+@pytest.mark.parametrize(
+    "key, suggested",
+    [
+        ("optim.lr", "optim.learning_rate"),
+        ("lr", "optim.learning_rate"),
+        ("optim.learnin_rate", "optim.learning_rate"),
+        ("train.learning_rate", "optim.learning_rate"),
+        ("trian.batch_size", "train.batch_size"),
+        ("epochs", "train.epochs"),
+        ("model.nmae", "model.name"),
+        ("lora.rnak", "lora.rank"),
+    ],
+)
+def test_nearest(key, suggested):
+    assert nearest(key) == f" Did you mean {suggested!r}?"
+
+
+def test_nothing_is_near():
+    assert nearest("xyzzy.qwrtp") == ""
+
+
+def test_unknown_key():
+    config = default()
+    with config.unlocked():
+        config.optim.lr = 1.0
+    with pytest.raises(UserError, match=r"config\.optim\.lr: no such key.*learning_rate"):
+        validate(config)
+
+
+def test_missing_key():
+    config = default()
+    with config.unlocked():
+        del config.optim["b1"]
+    with pytest.raises(UserError, match=r"config\.optim\.b1: missing"):
+        validate(config)
+
+
+@pytest.mark.parametrize("key, value", [("seed", 1.5), ("lora.rslora", 1), ("model.name", None)])
+def test_wrong_type(key, value):
+    values = dict(flatten(default())) | {key: value}
+    config = default()
+    group, _, leaf = key.rpartition(".")
+    with config.ignore_type():
+        setattr(config[group] if group else config, leaf, value)
+    with pytest.raises(UserError, match=re.escape(f"config.{key} = {values[key]!r}: expected")):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("seed", -1),
+        ("optim.learning_rate", 0.0),
+        ("optim.learning_rate", float("nan")),
+        ("optim.warmup", 1.1),
+        ("optim.b2", -0.1),
+        ("lora.rank", -1),
+        ("train.epochs", 0),
+        ("train.microbatches", 3),
+        ("train.save_every", -1),
+        ("eval.top_p", 2.0),
+        ("model.dtype", "float16"),
+        ("optim.schedule", "cosin"),
+        ("mesh.platform", "tpuv5"),
+        ("lora.targets", "q|("),
+    ],
+)
+def test_bad_value_names_key_and_value(key, value):
+    with pytest.raises(UserError, match=re.escape(str(value))) as caught:
+        validate(changed(**{key: value}))
+    assert f"config.{key}" in str(caught.value)
+
+
+def test_fingerprint_is_stable():
+    assert fingerprint(default()) == fingerprint(from_dict(dict(flatten(default()))))
+    assert re.fullmatch("[0-9a-f]{12}", fingerprint(default()))
+
+
+@pytest.mark.parametrize("key", [key for key, _ in flatten(default())])
+def test_fingerprint_follows_every_key(key):
+    value = dict(flatten(default()))[key]
+    other = value + "x" if isinstance(value, str) else (not value if value is False else value + 1)
+    if value is True:
+        other = False
+    assert fingerprint(changed(**{key: other})) != fingerprint(default())
+
+
+def test_difference_names_both_values():
+    lines = difference({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
+    assert lines == ["b: 3 there, 2 here", "c: 4 there, None here"]

@@ -1,0 +1,212 @@
+"""The bootstrap, with stand-ins for Python and uv: no installation, no network."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci" / "run"]
+WORKING = "exit 0"  # a Python that passes the check of env.sh
+BROKEN = "echo 'command not found in this version' >&2; exit 127"
+UV = """
+case "$1" in --version) echo "uv ${FAKE_UV_VERSION:-0.9.1}"; exit ;; esac
+echo "$@" >>"$UV_LOG"
+if [[ " $* " == *" --offline "* && -n ${NEEDS_NETWORK:-} ]]; then exit 1; fi
+if [[ -n ${UV_FAILS:-} ]]; then echo "no such package: xyz" >&2; exit 2; fi
+mkdir -p "$UV_PROJECT_ENVIRONMENT/bin"
+printf '#!/bin/bash\\nexit 0\\n' >"$UV_PROJECT_ENVIRONMENT/bin/python"
+chmod +x "$UV_PROJECT_ENVIRONMENT/bin/python"
+"""
+
+
+def program(path: Path, body: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+class Machine:
+    """A checkout, a home and a PATH with the system tools that env.sh needs, and no more."""
+
+    TOOLS = "bash dirname cat cksum sort mkdir chmod rm env".split()
+
+    def __init__(self, root: Path):
+        self.repo, self.home, self.bin = root / "repo", root / "home", root / "bin"
+        (self.repo / "scripts").mkdir(parents=True)
+        self.home.mkdir()
+        shutil.copy(ROOT / "scripts" / "env.sh", self.repo / "scripts")
+        for name in ("uv.lock", "pyproject.toml"):
+            (self.repo / name).write_text(name)
+        self.bin.mkdir()
+        for tool in self.TOOLS:
+            (self.bin / tool).symlink_to(shutil.which(tool))
+        self.log = root / "uv.log"
+
+    def uv(self) -> None:
+        program(self.bin / "uv", UV)
+
+    def source(self, *extras: str, **variables: str) -> subprocess.CompletedProcess:
+        environment = {"PATH": str(self.bin), "HOME": str(self.home), "UV_LOG": str(self.log)}
+        command = f'set -euo pipefail; source "{self.repo}/scripts/env.sh" "$@"; type -P python'
+        return subprocess.run(
+            ["/bin/bash", "-c", command, "bash", *extras],
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    def calls(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_scripts_parse(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    if script.name != "env.sh":
+        assert os.access(script, os.X_OK)
+        assert "set -euo pipefail" in script.read_text()
+
+
+def test_python_on_the_path_is_used_and_activated(machine):
+    machine.uv()
+    python = program(machine.bin / "python3.12", WORKING)
+    run = machine.source("dev", "demo")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == str(machine.repo / ".venv/bin/python")
+    assert machine.calls() == [
+        f"sync --offline --quiet --project {machine.repo} --frozen --python {python} "
+        "--extra dev --extra demo"
+    ]
+
+
+def test_broken_shims_are_passed_over_for_a_version_managers_python(machine):
+    machine.uv()
+    for name in ("python3.12", "python3.13", "python3"):
+        program(machine.bin / name, BROKEN)
+    program(machine.home / ".pyenv/versions/3.11.7/bin/python", WORKING)
+    program(machine.home / ".pyenv/versions/3.12.9/bin/python", BROKEN)
+    python = program(machine.home / ".pyenv/versions/3.13.0/bin/python", WORKING)
+    assert machine.source("demo").returncode == 0
+    assert f"--python {python} " in machine.calls()[0]
+
+
+def test_312_is_preferred_and_pyenv_root_is_heeded(machine, tmp_path):
+    machine.uv()
+    program(machine.bin / "python3.13", WORKING)
+    python = program(tmp_path / "elsewhere/versions/3.12.1/bin/python", WORKING)
+    assert machine.source("demo", PYENV_ROOT=str(tmp_path / "elsewhere")).returncode == 0
+    assert f"--python {python} " in machine.calls()[0]
+
+
+def test_without_a_python_uv_is_asked_for_one(machine):
+    machine.uv()
+    run = machine.source("demo")
+    assert run.returncode == 0
+    assert "uv will download 3.12" in run.stderr
+    assert "--python 3.12 " in machine.calls()[0]
+
+
+def test_the_real_check_refuses_an_old_python(machine):
+    """The stand-ins above always pass it, so here it runs on this very interpreter."""
+    check = (ROOT / "scripts" / "env.sh").read_text().split("-c '", 1)[1].split("'", 1)[0]
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+    older = check.replace("(3, 12)", "(99, 0)")
+    assert older != check
+    assert subprocess.run([sys.executable, "-c", older]).returncode == 1
+
+
+def test_second_call_does_nothing_until_the_lock_or_the_extras_change(machine):
+    machine.uv()
+    program(machine.bin / "python3.12", WORKING)
+    assert machine.source("dev", "demo").returncode == 0
+    for extras in (("dev", "demo"), ("demo",)):
+        run = machine.source(*extras)
+        assert (run.returncode, run.stderr) == (0, "")
+    assert len(machine.calls()) == 1
+    machine.source("bench")
+    assert machine.calls()[-1].endswith("--extra bench --extra dev --extra demo")
+    (machine.repo / "uv.lock").write_text("changed")
+    machine.source("demo")
+    assert len(machine.calls()) == 3
+    shutil.rmtree(machine.repo / ".venv")
+    assert machine.source("demo").returncode == 0
+    assert machine.calls()[-1].endswith("--extra demo")
+    assert len(machine.calls()) == 4
+
+
+def test_network_is_used_only_when_the_cache_does_not_do(machine):
+    machine.uv()
+    program(machine.bin / "python3.12", WORKING)
+    run = machine.source("demo", NEEDS_NETWORK="1")
+    assert run.returncode == 0
+    assert "downloading" in run.stderr
+    assert ["--offline" in call for call in machine.calls()] == [True, False]
+
+
+def test_failure_shows_what_uv_said_and_leaves_no_stamp(machine):
+    machine.uv()
+    program(machine.bin / "python3.12", WORKING)
+    run = machine.source("demo", UV_FAILS="1")
+    assert run.returncode == 1
+    assert "no such package: xyz" in run.stderr
+    assert machine.source("demo").returncode == 0
+    assert len(machine.calls()) == 3
+
+
+@pytest.mark.parametrize("place", [".local/bin/uv", ".cargo/bin/uv"])
+def test_uv_off_the_path_is_found_and_a_broken_one_is_passed_over(machine, place):
+    program(machine.bin / "uv", BROKEN)
+    program(machine.home / place, UV)
+    program(machine.bin / "python3.12", WORKING)
+    assert machine.source("demo").returncode == 0
+    assert len(machine.calls()) == 1
+
+
+def test_uv_is_installed_with_pip_when_absent_or_too_old(machine):
+    """The stand-in Python makes a venv whose pip provides uv."""
+    install = f"""
+if [[ "$*" == "-m venv "* ]]; then
+  mkdir -p "$3/bin"; cp "$0" "$3/bin/python"
+elif [[ "$*" == "-m pip install --quiet uv" ]]; then
+  cat >"${{0%/*}}/uv" <<'END'
+#!/bin/bash
+unset FAKE_UV_VERSION
+{UV}
+END
+  chmod +x "${{0%/*}}/uv"
+fi"""
+    machine.uv()
+    (machine.bin / "cp").symlink_to(shutil.which("cp"))
+    program(machine.bin / "python3.12", install)
+    run = machine.source("demo", FAKE_UV_VERSION="0.4.30")
+    assert run.returncode == 0, run.stderr
+    assert "installing uv into .venv-uv" in run.stderr
+    assert (machine.repo / ".venv-uv/bin/uv").exists()
+    assert len(machine.calls()) == 1
+
+
+def phase(path: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / "scripts/phase.py", *arguments])
+
+
+def test_phase_records_time_memory_and_exit_code(tmp_path):
+    path = tmp_path / "phases.jsonl"
+    code = "import sys, time; x = bytearray(200 << 20); time.sleep(0.2); sys.exit(42)"
+    assert phase(path, str(path), "train", sys.executable, "-c", code).returncode == 42
+    assert phase(path, "--since", "0", str(path), "install").returncode == 0
+    train, install = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (train["phase"], train["exit"]) == ("train", 42)
+    assert train["seconds"] >= 0.2 and train["peak_rss_bytes"] > 200 << 20
+    assert install["seconds"] > 1e9

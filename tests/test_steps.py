@@ -1,0 +1,260 @@
+"""The training step: however it is divided, it computes the same thing, and only what it should."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import (
+    FLOAT32,
+    assert_trees_close,
+    avals,
+    device_batch,
+    make_adapters,
+    make_config,
+    make_examples,
+    make_params,
+)
+
+from sft.model import decoder, lora, sharding, specs
+from sft.train import optim
+from sft.train.steps import make_steps
+
+B, L = 8, 48
+EXAMPLES = make_examples(3 * B, longest_turn=4)  # at most 23 positions: two fit in a row
+UNPACKED = [device_batch([[e] for e in EXAMPLES[i : i + B]], L) for i in (0, B, 2 * B)]
+
+
+@functools.cache
+def build(mesh=(1, 1, 1), family="gemma3", dtype="float32", **changes):
+    """Steps, and their weights where they want them."""
+    data, fsdp, tensor = mesh
+    config = make_config(
+        **{
+            "model__dtype": dtype,
+            "mesh__data": data,
+            "mesh__fsdp": fsdp,
+            "mesh__tensor": tensor,
+            "train__batch_size": B,
+            "loss__chunk": 7,
+            "optim__learning_rate": 1e-2,
+            "optim__schedule": "constant",
+            "optim__warmup": 0.0,
+            "optim__eps": 1e-3,  # smooth: rounding cannot turn a step around
+        }
+        | changes
+    )
+    spec = specs.tiny(family)
+    devices = sharding.make_mesh(config, jax.devices()[: math.prod(mesh)])
+    steps = make_steps(config, spec, optim.make(config.optim, 10), devices)
+    return steps, jax.device_put(make_params(spec, dtype=dtype), steps.params_sharding)
+
+
+def run(batches=tuple(UNPACKED), adapters=None, seed=0, **changes):
+    """State, metrics of each step, and the frozen weights, after training on ``batches``."""
+    steps, params = build(**changes)
+    state, frozen = steps.init(jax.random.key(seed), params)
+    if adapters is not None:
+        adapters = jax.tree.map(jnp.copy, adapters)  # the step donates its state
+        state = state.replace(trainable=jax.device_put(adapters, steps.state_sharding.trainable))
+    history = []
+    for batch in batches:
+        batch = jax.device_put(batch, steps.batch_sharding)
+        state, metrics = steps.train(state, frozen, batch)
+        history.append(metrics)
+    return state, history, frozen
+
+
+@functools.cache
+def baseline():
+    return run()
+
+
+def assert_same_run(ours, theirs):
+    for a, b in zip(ours[1], theirs[1], strict=True):
+        assert_trees_close(a, b, rtol=1e-5)
+    assert_trees_close(ours[0].trainable, theirs[0].trainable, rtol=1e-5, atol=5e-6)
+    assert_trees_close(ours[0].opt_state, theirs[0].opt_state, rtol=1e-4, atol=5e-6)
+
+
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (4, 2, 1), (2, 2, 2)])
+def test_a_mesh_computes_what_one_device_does(mesh):
+    assert_same_run(run(mesh=mesh), baseline())
+
+
+def test_full_tuning_on_a_mesh_computes_what_one_device_does():
+    changes = {"lora__rank": 0, "family": "gemma2"}
+    one, many = run(**changes), run(mesh=(2, 2, 2), **changes)
+    assert_same_run(many, one)
+    assert one[2] == {}
+    before = make_params(specs.tiny("gemma2"))
+    for (path, new), old in zip(
+        jax.tree.leaves_with_path(one[0].trainable), jax.tree.leaves(before), strict=True
+    ):
+        moved = np.abs(new - old).max(axis=tuple(range(1, new.ndim)))
+        assert np.all(moved > 0), path  # in every layer; of the embedding, every row
+
+
+@pytest.mark.parametrize(("parts", "mesh"), [(4, (1, 1, 1)), (2, (2, 2, 1))])
+def test_microbatches_compute_what_one_batch_does(parts, mesh):
+    tokens = UNPACKED[0].weights_BxL.reshape(-1, parts, L).sum((0, 2))
+    assert len(set(tokens.tolist())) > 1  # a mean of means would differ
+    assert_same_run(run(train__microbatches=parts, mesh=mesh), baseline())
+
+
+def plain_loss(adapters, params, batch):
+    """Mean negative log-likelihood with all logits at once."""
+    spec = specs.tiny("gemma3")
+    hidden = decoder.forward(
+        spec, params, adapters, batch.tokens_BxL, batch.positions_BxL, batch.segments_BxL,
+        dataclasses.replace(FLOAT32, lora_scale=2.0),
+    )  # fmt: skip
+    logp = jax.nn.log_softmax(decoder.logits(spec, params, hidden))
+    logp = jnp.take_along_axis(logp, batch.targets_BxL[..., None], axis=-1)[..., 0]
+    return -jnp.sum(batch.weights_BxL * logp) / jnp.sum(batch.weights_BxL)
+
+
+def test_packed_and_unpacked_rows_agree_with_the_plain_formula():
+    """The same conversations in four rows of two and in eight of one."""
+    spec, examples = specs.tiny("gemma3"), EXAMPLES[:B]
+    packed = device_batch([examples[i : i + 2] for i in range(0, B, 2)] + [[]] * 4, L)
+    assert packed.weights_BxL.sum() == UNPACKED[0].weights_BxL.sum()
+    adapters = make_adapters(spec, rank=2)
+    value, gradient = jax.jit(jax.value_and_grad(plain_loss))(
+        adapters, make_params(spec), UNPACKED[0]
+    )
+    norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
+    ours = [run([batch], adapters) for batch in (packed, UNPACKED[0])]
+    for state, (metrics,), _ in ours:
+        np.testing.assert_allclose(metrics["loss"].mean(), value, rtol=1e-5)
+        np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
+        first_moment = optax.tree.get(state.opt_state, "mu")
+        expected = jax.tree.map(lambda g: 0.1 * g / jnp.maximum(norm, 1), gradient)
+        assert_trees_close(first_moment, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_of_weight_zero_change_nothing():
+    examples = [[e] for e in EXAMPLES[:4]]
+    empty = device_batch(examples + [[]] * 4, L)
+    mute = device_batch([*examples, *([e] for e in EXAMPLES[4:8])], L)
+    mute = mute.replace(weights_BxL=mute.weights_BxL.at[4:].set(0))
+    adapters = make_adapters(specs.tiny("gemma3"), rank=2)
+    ours, theirs = run([mute], adapters), run([empty], adapters)
+    assert_same_run(ours, theirs)
+    assert ours[1][0]["loss"].weight == sum(e.is_target[1:].sum() for e in EXAMPLES[:4])
+
+
+def test_a_batch_without_targets_moves_nothing():
+    empty = device_batch([[]] * B, L)
+    state, (metrics,), _ = run([empty], make_adapters(specs.tiny("gemma3"), rank=2))
+    assert metrics["loss"].total == metrics["loss"].weight == metrics["grad_norm"] == 0
+    assert_trees_close(state.trainable, make_adapters(specs.tiny("gemma3"), rank=2), 0, 0)
+
+
+def test_lora_moves_every_adapter_and_no_weight():
+    steps, params = build()
+    start, frozen = steps.init(jax.random.key(0), params)
+    one = run(UNPACKED[:1])[0].trainable
+    two = run(UNPACKED[:2])[0].trainable
+    for name in lora.NAMES:
+        # B is zero, so that the first gradient of A is.
+        np.testing.assert_array_equal(one[name]["A"], start.trainable[name]["A"])
+        for before, after in (
+            (start.trainable[name]["B"], one[name]["B"]),
+            (one[name]["A"], two[name]["A"]),
+        ):
+            moved = np.abs(after - before).max(axis=tuple(range(1, after.ndim)))
+            assert np.all(moved > 0), name  # in every layer
+    assert_trees_close(baseline()[2], make_params(specs.tiny("gemma3")), 0, 0)
+    assert_trees_close(frozen, params, 0, 0)
+
+
+def test_targets_choose_what_is_trained():
+    state, _, _ = run(UNPACKED[:1], lora__targets="v|gate")
+    assert set(state.trainable) == {"v", "gate"}
+    assert all(np.any(pair["B"]) for pair in state.trainable.values())
+
+
+def test_dropout_depends_on_seed_and_step_only_and_is_off_in_evaluation():
+    changes = {"lora__dropout": 0.5, "optim__learning_rate": 1e-12}
+    adapters = make_adapters(specs.tiny("gemma3"), rank=2)
+    twice = [UNPACKED[0], UNPACKED[0]]
+
+    def losses(seed):
+        history = run(twice, adapters, seed, **changes)[1]
+        return [float(metrics["loss"].total) for metrics in history]
+
+    first = losses(seed=0)
+    assert losses(seed=0) == first
+    assert first[0] != first[1]
+    assert losses(seed=1)[0] != first[0]
+    steps, params = build(**changes)
+    plain, _ = build()
+    ours, theirs = (s.evaluate(adapters, params, UNPACKED[0]) for s in (steps, plain))
+    assert float(ours["loss"].total) == float(theirs["loss"].total) not in first
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_state():
+    state, history, frozen = run(dtype="bfloat16")
+    assert {x.dtype for x in jax.tree.leaves(frozen)} == {jnp.dtype(jnp.bfloat16)}
+    for tree in (state.trainable, *(optax.tree.get(state.opt_state, m) for m in ("mu", "nu"))):
+        assert {x.dtype for x in jax.tree.leaves(tree)} == {jnp.dtype(jnp.float32)}
+    for ours, theirs in zip(history, baseline()[1], strict=True):
+        assert ours["loss"].total.dtype == jnp.float32
+        np.testing.assert_allclose(ours["loss"].mean(), theirs["loss"].mean(), rtol=0.02)
+        assert ours["loss"].total != theirs["loss"].total
+
+
+def test_training_lowers_the_loss():
+    history = run(UNPACKED[:1] * 15)[1]
+    assert history[-1]["loss"].mean() < history[0]["loss"].mean() - 0.3
+
+
+def test_one_compilation_and_the_state_stays_in_its_place():
+    steps, params = build(mesh=(4, 2, 1), lora__targets="q")
+    state, frozen = steps.init(jax.random.key(0), params)
+    for count, batch in enumerate(UNPACKED, start=1):
+        old = state
+        batch = jax.device_put(batch, steps.batch_sharding)
+        state, _ = steps.train(state, frozen, batch)
+        assert all(x.is_deleted() for x in jax.tree.leaves(old.trainable))  # donated
+        assert not any(x.is_deleted() for x in jax.tree.leaves(frozen))
+        assert int(state.step) == count
+        for leaf, place in zip(
+            jax.tree.leaves(state), jax.tree.leaves(steps.state_sharding), strict=True
+        ):
+            assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
+    assert steps.train._cache_size() == 1
+
+
+def test_evaluation_is_the_sum_over_smaller_batches():
+    steps, params = build()
+    adapters = make_adapters(specs.tiny("gemma3"), rank=2)
+    whole = steps.evaluate(adapters, params, UNPACKED[0])
+    parts = [
+        steps.evaluate(adapters, params, jax.tree.map(lambda x, i=i: x[i : i + 4], UNPACKED[0]))
+        for i in (0, 4)
+    ]
+    for name in ("loss", "correct"):
+        assert_trees_close(parts[0][name] + parts[1][name], whole[name])
+    np.testing.assert_allclose(
+        whole["loss"].mean(), plain_loss(adapters, params, UNPACKED[0]), rtol=1e-5
+    )
+
+
+def test_the_step_builds_neither_all_logits_nor_a_gradient_of_the_embedding():
+    spec = specs.tiny("gemma3")
+
+    def built(**changes):
+        steps, params = build(**changes)
+        state, frozen = jax.eval_shape(steps.init, jax.random.key(0), params)
+        shapes = [a.shape for a in avals(jax.make_jaxpr(steps.train)(state, frozen, UNPACKED[0]))]
+        logits = [s for s in shapes if spec.vocab in s and math.prod(s) >= B * L * spec.vocab]
+        return logits, (spec.vocab, spec.embed) in shapes
+
+    assert built() == ([], False)
+    assert built(lora__rank=0) == ([], True)
