@@ -71,7 +71,7 @@ ZERO = {
 
 FIRST, LAST = datetime.date(1950, 1, 1), datetime.date(2049, 12, 31)
 DAYS = (LAST - FIRST).days + 1
-SPLITS = {"train": 2400, "validation": 200, "test": 400, "test_held_out": 200}
+SPLITS = {"train": 3000, "validation": 200, "test": 400, "test_held_out": 200}
 Formats = dict[str, DateTimePattern]
 
 

@@ -67,7 +67,7 @@ _DEFAULT = {
         "keep_best": 1,  # checkpoints kept by lowest validation loss, for use
     },
     "loss": {
-        "chunk": 512,  # target positions whose logits exist at a time, per device
+        "chunk": 512,  # trained positions whose logits exist at a time, per device
     },
     "eval": {
         "batch_size": 32,  # rows (validation loss) or prompts (generation) at a time

@@ -9,11 +9,15 @@ import pytest
 from tiny import avals
 
 from sft.train import loss
-from sft.train.loss import cross_entropy
 from sft.types import Sums
 
-B, L, D, V = 4, 10, 8, 37
+B, L, D, V = 4, 10, 8, 36
 FACTOR = 1.7  # of the cotangent
+
+
+def cross_entropy(*arguments):
+    """Over four blocks of the vocabulary."""
+    return loss.cross_entropy(*arguments, 9)
 
 
 def make_inputs(dtype=jnp.float32, share=0.4):
@@ -201,6 +205,9 @@ def test_the_cost_is_that_of_the_trained_positions(monkeypatch, trained, chunk, 
     trips, real = [], jax.lax.fori_loop
 
     def counted(lower, upper, body, carry):
+        if isinstance(upper, int):  # over the vocabulary
+            return real(lower, upper, body, carry)
+
         def count(i, carry):
             jax.debug.callback(lambda i: trips.append(int(i)), i)
             return body(i, carry)
@@ -214,6 +221,21 @@ def test_the_cost_is_that_of_the_trained_positions(monkeypatch, trained, chunk, 
     assert float(total.weight) == sum(trained)
     jax.effects_barrier()
     assert sorted(trips) == list(range(chunks))
+
+
+@pytest.mark.parametrize("block", [1, 5, 12, 36, 4096])
+def test_the_size_of_a_block_changes_nothing(block):
+    inputs = make_inputs()
+
+    def in_blocks(*arguments):
+        return loss.cross_entropy(*arguments, block)
+
+    check(gradients(in_blocks, inputs, softcap=2.0), gradients(plain, inputs, softcap=2.0))
+
+
+def test_blocks_are_a_multiple_of_the_lanes_of_a_tpu_where_one_divides():
+    sizes = {V: loss._in_blocks(jnp.zeros((V, 1)), 4096).shape[1] for V in (262144, 256128, 250)}
+    assert sizes == {262144: 4096, 256128: 3712, 250: 250}
 
 
 def test_positions_of_weight_zero_are_never_read():

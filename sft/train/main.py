@@ -29,6 +29,9 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
         print(f"{path}: already trained.")
         return selection.choose(path)
     mesh = sharding.make_mesh(config)
+    if mesh.devices.flat[0].platform == "cpu":
+        # Dispatching the next step while one runs gains nothing here, and doubles the memory.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     workdirs.write_environment(path, [str(d) for d in mesh.devices.flat])
     tok = inputs.tokenizer(config, spec)
     splits = {name: inputs.split(config, name, spec, tok) for name in ("train", "validation")}

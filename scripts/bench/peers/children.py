@@ -44,6 +44,7 @@ class Program:
     name: str
     process: subprocess.Popen
     log: Path
+    warm: dict = dataclasses.field(default_factory=dict)
     blocks: list[dict] = dataclasses.field(default_factory=list)
 
     @classmethod
