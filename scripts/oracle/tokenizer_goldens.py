@@ -11,7 +11,6 @@ instruction model. Needs ``tokenizers``, ``jinja2`` and ``babel``. The output is
     tokenizer_gemma3.jinja          the chat template itself
 """
 
-
 import argparse
 import gzip
 import json

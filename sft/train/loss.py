@@ -101,6 +101,8 @@ def _over_chunks(arrays, settings, wants):
         )
         target_GxC, weight_GxC = cut(targets), cut(weights)
         h_GxCxD = jnp.take_along_axis(hidden_GxPxD, cut(order)[..., None], axis=1)
+        # What fills the last chunk is not trained: whatever it holds must not reach a sum.
+        h_GxCxD = jnp.where(weight_GxC[..., None] == 0, 0, h_GxCxD)
         swept = _sweep(h_GxCxD, blocks, target_GxC, softcap, bool(wants))
         loss += jnp.sum(weight_GxC * (swept.log_sum_GxC - swept.hit_GxC))
         # The target is a greedy prediction when nothing scores higher (ties count as correct).
