@@ -40,7 +40,11 @@ def configuration(variant: str):
 def main() -> None:
     args = common.arguments("ours")
     config = configuration(args.variant)
-    rows = config.train.batch_size
+    steps = common.cut(common.read_examples(args.exchange), args.examples_per_step)
+    # As in the quickstart: rows of about data.max_length, the loss in one chunk.
+    rows = -(-max(row_length(examples) for examples in steps) // config.data.max_length)
+    config.train.batch_size = rows
+    config.loss.chunk = max(sum(int(e.is_target.sum()) for e in examples) for examples in steps)
     spec = specs.get(config.model.name)
     mesh = sharding.make_mesh(config)
     train_steps = make_steps(config, spec, optim.make(config.optim, 1_000_000), mesh)
@@ -51,7 +55,6 @@ def main() -> None:
         shardings=train_steps.params_sharding,
     )
     state, frozen = train_steps.init(jax.random.key(config.seed), params)
-    steps = common.cut(common.read_examples(args.exchange), args.examples_per_step)
     longest = max(row_length(row) for examples in steps for row in deal(examples, rows))
     length = -(-longest // 8) * 8
 
