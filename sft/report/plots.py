@@ -53,7 +53,10 @@ def curve(run: Run, field: str, label: str) -> str:
         if run.selection:
             chosen = f"chosen epoch ({run.selection['epoch']:g})"
             axes.axvline(run.selection["step"], color=INK, linestyle=":", label=chosen)
-        if field == "loss":
+        values = [*train[1], *validation[1]]
+        if field == "loss" and 0 < 50 * min(values) < max(values):
+            axes.set_yscale("log")  # else all epochs would lie on the axis
+        elif field == "loss":
             axes.set_ylim(bottom=0)
         axes.set(xlabel="optimiser step", ylabel=label)
         axes.margins(x=0.02)

@@ -56,9 +56,6 @@ class Program:
         command = [python, HERE / script, "--serve", "--variant", variant]
         for key in ("exchange", "examples_per_step", "warmup", "threads"):
             command += [f"--{key.replace('_', '-')}", str(getattr(args, key))]
-        child = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-        if environment:  # ours is run as scripts/env.sh sets it up, the others as they come
-            child.pop("GLIBC_TUNABLES", None)
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -66,7 +63,7 @@ class Program:
             stderr=log.open("w"),
             text=True,
             cwd=ROOT,
-            env=child,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         )
         program = cls(name, process, log)
         program.warm = program.reply()
