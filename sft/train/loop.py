@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from sft import config as configs
 from sft.data import pipeline
 from sft.data.chat import Example
 from sft.errors import Preempted
@@ -41,6 +42,7 @@ def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree
     plan = task.plan
     total = plan.epoch_ends[-1]
     rate = optim.schedule(config.optim, total)
+    fingerprint = configs.fingerprint(config)
     state, frozen = steps.init(jax.random.key(config.seed), params)
     checkpoints = Checkpoints(workdir, config)
     step = checkpoints.latest() or 0
@@ -74,7 +76,7 @@ def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree
                 values = validate(config, steps, state.trainable, frozen, task.validation)
                 meter.validation(step, values)
                 loss = values["loss"]
-            checkpoints.save(step, state, {"batches": step}, loss)
+            checkpoints.save(step, state, {"batches": step, "config": fingerprint}, loss)
             if signals.caught and step < total:
                 checkpoints.wait()
                 raise Preempted(f"{signals.caught} at step {step} of {total}; saved in {workdir}.")
