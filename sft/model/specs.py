@@ -57,12 +57,6 @@ class Spec:
         """The kind of each layer, first to last."""
         return tuple(self.pattern[i % len(self.pattern)] for i in range(self.num_layers))
 
-    @property
-    def matmul_params(self) -> int:
-        """Parameters in matrix products of the blocks (embedding and norms excluded)."""
-        attention = self.embed * self.head_dim * 2 * (self.heads + self.kv_heads)
-        return self.num_layers * (attention + 3 * self.embed * self.hidden)
-
 
 def gemma2(name: str, *, embed: int, heads: int, query_scale: float, **sizes) -> Spec:
     pattern = (LayerKind(window=4096), LayerKind(window=None))

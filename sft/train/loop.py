@@ -100,7 +100,7 @@ def validate(
         processes=jax.process_count(),
     ):
         part = jax.device_get(steps.evaluate(trainable, frozen, place(batch, steps)))
-        sums = part if sums is None else jax.tree.map(np.add, sums, part)
+        sums = part if sums is None else {name: sums[name] + part[name] for name in part}
         bar.update(int(np.sum(batch.segments_BxL[:, 0] > 0)))
     bar.close()
     assert sums is not None

@@ -181,8 +181,7 @@ def _sweep(h_GxCxD, blocks, target_GxC, softcap, wants_mean) -> _Swept:
         found = jnp.take_along_axis(z, jnp.clip(place, 0, entries - 1)[..., None], axis=-1)[..., 0]
         hit += jnp.where((place >= 0) & (place < entries), found, 0)
         if wants_mean:
-            slope = 1.0 if softcap is None else _slope(z, softcap)
-            p = (e * slope).astype(rows_vxD.dtype)
+            p = (e * _slope(z, softcap)).astype(rows_vxD.dtype)
             part = jnp.einsum("gcv,vd->gcd", p, rows_vxD, preferred_element_type=jnp.float32)
             mean = rescale[..., None] * mean + part
         return new_top, rescale * total + jnp.sum(e, axis=-1), hit, mean

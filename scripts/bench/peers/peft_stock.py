@@ -6,6 +6,7 @@ under ``torch.autocast``, as the Trainer does with ``bf16=True``.
 """
 
 import contextlib
+from collections.abc import Callable
 
 import common
 import torch
@@ -36,20 +37,18 @@ def precision(variant: str):
     return contextlib.nullcontext()
 
 
-def main() -> None:
-    args = common.arguments("peft_stock")
+def train(name: str, loss_of: Callable[..., torch.Tensor]) -> None:
+    """Runs the program ``name``, whose loss is ``loss_of(model, tokens, is_token, is_target)``."""
+    args = common.arguments(name)
     model, optimizer = load(args)
 
     def step(examples: list[common.Example]) -> float:
         batch = common.pad(examples)
         tokens_BxL = torch.from_numpy(batch["tokens_BxL"]).long()
+        is_token_BxL = torch.from_numpy(batch["is_token_BxL"]).long()
         is_target_BxL = torch.from_numpy(batch["is_target_BxL"])
         with precision(args.variant):
-            loss = model(
-                input_ids=tokens_BxL,
-                attention_mask=torch.from_numpy(batch["is_token_BxL"]).long(),
-                labels=tokens_BxL.masked_fill(~is_target_BxL, -100),
-            ).loss
+            loss = loss_of(model, tokens_BxL, is_token_BxL, is_target_BxL)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -58,5 +57,10 @@ def main() -> None:
     common.run(args, grouped_steps(args), step)
 
 
+def stock_loss(model, tokens_BxL, is_token_BxL, is_target_BxL) -> torch.Tensor:
+    labels_BxL = tokens_BxL.masked_fill(~is_target_BxL, -100)
+    return model(input_ids=tokens_BxL, attention_mask=is_token_BxL, labels=labels_BxL).loss
+
+
 if __name__ == "__main__":
-    main()
+    train("peft_stock", stock_loss)
