@@ -1,0 +1,61 @@
+"""A bucket on localhost that answers what gcsfs asks when it reads: list, stat, get."""
+
+import contextlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+@contextlib.contextmanager
+def serve(objects: dict[str, bytes], bucket: str = "bucket") -> Iterator[str]:
+    """Yields the address for ``STORAGE_EMULATOR_HOST``; keys of ``objects`` are names in it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            url = urlsplit(self.path)
+            query = parse_qs(url.query)
+            found = re.fullmatch(rf"/(?:download/)?storage/v1/b/{bucket}/o(?:/(.+))?", url.path)
+            if found and found[1] is None:
+                prefix = query.get("prefix", [""])[0]
+                items = [describe(name) for name in objects if name.startswith(prefix)]
+                return self.answer(200, json.dumps({"items": items}).encode())
+            name = unquote(found[1]) if found else None
+            if name not in objects:
+                return self.answer(404, b'{"error": {"code": 404, "message": "not found"}}')
+            if query.get("alt") != ["media"]:
+                return self.answer(200, json.dumps(describe(name)).encode())
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "bytes=0-")
+            first, last = int(wanted[1]), int(wanted[2] or len(objects[name]))
+            return self.answer(206, objects[name][first : last + 1])
+
+        def answer(self, code: int, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Quiet."""
+
+    def describe(name: str) -> dict:
+        size = str(len(objects[name]))
+        times = {"timeCreated": "2025-01-01T00:00:00Z", "updated": "2025-01-01T00:00:00Z"}
+        return {"kind": "storage#object", "bucket": bucket, "name": name, "size": size, **times}
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_):
+            """A client that hangs up is not an event."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
