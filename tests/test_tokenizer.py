@@ -21,13 +21,18 @@ LITERALS = [
     *("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>"),
     *("<unused0>", "<unused1>", "[multimodal]", "<start_of_image>", "<end_of_image>", "<0x0A>"),
 ]
+LITERALS_4 = [
+    *("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>", "<|tool_call>"),
+    *("<tool_call|>", '<|"|>', "<|image|>", "<|image>", "<image|>"),
+]
 
 
 def tiny_pieces(family: str = "gemma3") -> list[tuple[str, float, int]]:
     """About 330 (piece, score, type) rows of every kind; in Gemma 2 the turn ids come one later."""
     shift = ["<unused2>"] if family == "gemma2" else []
     runs = ["\n" * n for n in range(1, 5)] + [" " * n for n in range(2, 5)] + ["\t"]
-    steering = ["<unused0>", "<unused1>", *shift, "<start_of_turn>", "<end_of_turn>"]
+    turns = LITERALS_4 if family == "gemma4" else ["<start_of_turn>", "<end_of_turn>"]
+    steering = ["<unused0>", "<unused1>", *shift, *turns]
     rows = [(piece, 0.0, CONTROL) for piece in ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")]
     rows += [(piece, 0.0, USER_DEFINED) for piece in ["[multimodal]", *steering, *runs]]
     rows += [(piece, 0.0, USER_DEFINED) for piece in ("<table>", "</b>", "<start_of_image>")]
@@ -55,7 +60,7 @@ def gemma3() -> Tokenizer:
 
 
 def control_ids(tokenizer: Tokenizer) -> set[int]:
-    return {tokenizer._processor.piece_to_id(piece) for piece in LITERALS}
+    return {tokenizer._processor.piece_to_id(piece) for piece in LITERALS + LITERALS_4} - {3}
 
 
 def golden(name: str) -> list[dict]:
@@ -97,19 +102,39 @@ def test_ids_of_gemma3():
     assert (tokenizer.start_of_turn_id, tokenizer.end_of_turn_id) == (105, 106)
 
 
-@pytest.mark.parametrize("family, first", [("gemma3", 8), ("gemma2", 9)])
+@pytest.mark.parametrize("family, first", [("gemma3", 8), ("gemma2", 9), ("gemma4", 8)])
 def test_turn_ids_are_looked_up(family, first):
     tokenizer = tiny(family)
     assert (tokenizer.start_of_turn_id, tokenizer.end_of_turn_id) == (first, first + 1)
+    assert [tokenizer._processor.id_to_piece(first + i) for i in (0, 1)] == [*tokenizer.turn_pieces]
 
 
-@pytest.mark.parametrize("make", [tiny, gemma3])
-@pytest.mark.parametrize("literal", LITERALS)
+def test_control_pieces_are_told_from_others():
+    tokenizer = tiny("gemma4")
+    assert all(tokenizer.has_control(piece) for piece in ["<bos>", "<unused0>", *LITERALS_4])
+    assert not any(tokenizer.has_control(piece) for piece in ("user", "<start_of_turn>", "</b>"))
+    assert tokenizer.control_bytes("<turn|>") == (9).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("kind", [NORMAL, CONTROL, USER_DEFINED])
+def test_steering_pieces_are_control_whatever_their_type(kind):
+    rows = [(p, s, kind if p in LITERALS_4 else k) for p, s, k in tiny_pieces("gemma4")]
+    pb = tokenizer_lib._schema()
+    model = pb.ModelProto.FromString(tokenizer_lib._model_proto(rows))
+    for piece, row in zip(model.pieces, rows, strict=True):
+        piece.type = row[2] if row[0] in LITERALS_4 else piece.type
+    tokenizer = Tokenizer(model.SerializeToString())
+    assert tokenizer.encode("".join(LITERALS_4)) == tiny("gemma4").encode("".join(LITERALS_4))
+
+
+@pytest.mark.parametrize("make", [tiny, gemma3, lambda: tiny("gemma4")])
+@pytest.mark.parametrize("literal", LITERALS + LITERALS_4)
 def test_literal_control_text_stays_text(make, literal):
     tokenizer = make()
     for text in (literal, f"a{literal}\n\n{literal} b"):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
+        assert tokenizer.encode_array(text).tolist() == ids
         assert not control_ids(tokenizer) & {*ids}
 
 
@@ -130,13 +155,13 @@ def test_markup_and_whitespace_runs_stay_atomic():
     assert tokenizer.encode("<table></b>\n\n\n    \t\t") == [168, 209, 109, 140, 255_969]
 
 
-@given(st.lists(st.one_of(st.text(max_size=8), st.sampled_from(LITERALS)), max_size=8))
+@given(st.lists(st.one_of(st.text(max_size=8), st.sampled_from(LITERALS + LITERALS_4)), max_size=8))
 def test_any_text_round_trips_without_control_ids(parts):
     text = "".join(parts).replace("▁", "_")
-    tokenizer = tiny()
-    ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) == text
-    assert not control_ids(tokenizer) & {*ids}
+    for tokenizer in (tiny(), tiny("gemma4")):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert not control_ids(tokenizer) & {*ids}
 
 
 def test_decode_leaves_control_ids_out_and_survives_bad_bytes():
@@ -149,7 +174,9 @@ def test_decode_leaves_control_ids_out_and_survives_bad_bytes():
 
 
 def test_survives_pickling():
+    tiny().encode_array("the words a tokenizer remembers do not travel")
     copy = pickle.loads(pickle.dumps(tiny()))
+    assert copy._words == {} and copy.source == tiny().source
     assert copy.encode("user <bos>") == tiny().encode("user <bos>")
     assert copy.fingerprint == tiny().fingerprint
 

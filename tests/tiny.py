@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sft.config import default
-from sft.data.chat import Example
+from sft.data.chat import ANSWER, PROMPT, Example
 from sft.data.pipeline import make_batch
 from sft.model import decoder, lora
 from sft.types import Batch
@@ -64,9 +64,9 @@ def make_examples(count, seed=0, vocab=256, longest_turn=5) -> list[Example]:
     for _ in range(count):
         turns = 2 * rng.integers(1, 4)
         lengths = rng.integers(1, longest_turn + 1, turns)
-        is_target = np.repeat(np.arange(turns) % 2 == 1, lengths)
-        tokens = rng.integers(1, vocab, len(is_target)).astype(np.int32)
-        examples.append(Example(tokens, is_target))
+        kinds = np.repeat(np.where(np.arange(turns) % 2, ANSWER, PROMPT), lengths)
+        tokens = rng.integers(1, vocab, len(kinds)).astype(np.int32)
+        examples.append(Example(tokens, kinds.astype(np.uint8)))
     return examples
 
 

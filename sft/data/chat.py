@@ -1,6 +1,7 @@
-"""A conversation as token ids, and which of them are trained.
+"""A conversation as token ids, and what each of them is.
 
-Both generations speak the same format, here with a system instruction and one exchange:
+The formats differ in their control pieces, in where the system instruction goes, and in what opens
+the answer. Gemma 2 and 3, here with a system instruction and one exchange:
 
     <bos><start_of_turn>user
     {system}
@@ -9,17 +10,30 @@ Both generations speak the same format, here with a system instruction and one e
     <start_of_turn>model
     {answer}<end_of_turn>
 
-As in the chat templates published with the models, turns are stripped of surrounding whitespace
-and the system instruction, unstripped, goes before the first user turn with a blank line. Gemma 2's
-own template refuses a system role; we place it as Gemma 3 does.
+Gemma 4 has a turn for the system instruction; its large models (12B, 26B-A4B, 31B), with thinking
+off, are also sent an empty thought before the answer that is asked for, and before no earlier one:
 
-Trained are the tokens of every answer and the ``<end_of_turn>`` after it. The templates end with a
-newline after the last ``<end_of_turn>``; generation stops before it, so the last turn has none
-here. It belongs to the next turn, and a conversation plus one turn extends the same ids.
+    <bos><|turn>system
+    {system}<turn|>
+    <|turn>user
+    {user}<turn|>
+    <|turn>model
+    [<|channel>thought
+    <channel|>]{answer}<turn|>
 
-The pieces are tokenized one by one and the ids equal those of the whole string: control ids and
-newlines are boundaries that no piece crosses. Stripping is what makes this true: an answer that
-began with a newline would merge with the one in ``model\\n``.
+As in the chat templates published with the models, turns are stripped of surrounding whitespace.
+So is Gemma 4's system instruction; Gemma 3's goes as written before the first user turn with a
+blank line. Gemma 2's own template refuses a system role; we place it as Gemma 3 does.
+
+Trained are the tokens of every answer and the end of turn after it, unless the turn is marked as
+context or only the last answer is asked for. The templates end with a newline after the last end
+of turn; generation stops before it, so the last turn has none here. It belongs to the next turn,
+and (but for the empty thought) a conversation plus one turn extends the same ids.
+
+Text is never control: whatever a row says, its texts become ordinary pieces, and only this module
+places control ids. The pieces are tokenized one by one and the ids equal those of the whole
+string: control ids and newlines are boundaries that no piece crosses. Stripping is what makes this
+true: an answer that began with a newline would merge with the one in ``model\\n``.
 """
 
 import dataclasses
@@ -31,47 +45,100 @@ from sft.data.records import Conversation, Turn, role_problem
 from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
 
-FAMILIES = ("gemma2", "gemma3")
+# What a token is. From ANSWER on, it is trained.
+SCAFFOLD = 0  # <bos>, headers, the ends of user turns, newlines between turns
+SYSTEM = 1
+PROMPT = 2  # text of the user
+CONTEXT = 3  # an answer that is not trained, and its end
+ANSWER = 4
+END = 5  # the end of a trained answer
+
+TRAIN_ON = ("all", "last")
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """Attributes: ``turn_pieces``: control pieces that open and close a turn. ``system_turn``: the
+    system instruction has a turn; otherwise it opens the first user turn. ``thought``: control
+    pieces around the empty thought that opens the last answer, if any."""
+
+    turn_pieces: tuple[str, str]
+    system_turn: bool = False
+    thought: tuple[str, str] | None = None
+
+
+_TURNS_4 = ("<|turn>", "<turn|>")
+FORMATS = {
+    "gemma2": Format(("<start_of_turn>", "<end_of_turn>")),
+    "gemma3": Format(("<start_of_turn>", "<end_of_turn>")),
+    "gemma4": Format(_TURNS_4, system_turn=True),
+    "gemma4_large": Format(_TURNS_4, system_turn=True, thought=("<|channel>", "<channel|>")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """Attributes: ``tokens``: int32 ``[n]``. ``is_target``: bool ``[n]``, token i is predicted."""
+    """Attributes: ``tokens``: int32 ``[n]``. ``kinds``: uint8 ``[n]``, as above."""
 
     tokens: np.ndarray
-    is_target: np.ndarray
+    kinds: np.ndarray
+
+    @property
+    def is_target(self) -> np.ndarray:
+        """bool ``[n]``: token i is predicted in training."""
+        return self.kinds >= ANSWER
 
 
-def encode(conversation: Conversation, tokenizer: Tokenizer, family: str) -> Example:
-    """Ids and loss mask of a whole conversation; the mask is decided where a token is emitted.
+def encode(
+    conversation: Conversation, tokenizer: Tokenizer, format: str, train_on: str = "all"
+) -> Example:
+    """Ids and kinds of a whole conversation; the kind is decided where a token is emitted.
+
+    Args:
+      format: a name in ``FORMATS``.
+      train_on: ``all`` answers that are not marked as context, or at most the ``last``.
 
     Raises:
-      UserError: an unknown family, a wrong order of roles, or an answer without text.
+      UserError: an unknown format or one of another tokenizer, a wrong order of roles, an answer
+        without text, or no answer to train.
     """
+    tokens, kinds = render(conversation, tokenizer, format, train_on)
+    return Example(np.frombuffer(tokens, np.int32), np.frombuffer(kinds, np.uint8))
+
+
+def render(
+    conversation: Conversation, tokenizer: Tokenizer, format: str, train_on: str = "all"
+) -> tuple[bytes, bytes]:
+    """``encode`` as the bytes of the two arrays, which join faster than arrays do."""
     turns, source = conversation.turns, conversation.source
-    _check(turns, source, family, last="model")
+    shape = _check(turns, source, tokenizer, format, last="model")
+    if train_on not in TRAIN_ON:
+        raise UserError(f"config.data.train_on = {train_on!r}: expected one of {TRAIN_ON}.")
     for index, turn in enumerate(turns):
         if turn.role == "model" and not turn.text.strip():
             raise UserError(
                 f"{source}: turn {index + 1}: the answer has no text: nothing to train."
             )
-    tokens: list[int] = []
-    is_target: list[bool] = []
-    for ids, trained in _pieces(turns, conversation.system, tokenizer):
-        tokens += ids
-        is_target += [trained] * len(ids)
-    return Example(np.array(tokens, np.int32), np.array(is_target, bool))
+    trained = [turn.role == "model" and turn.trained for turn in turns]
+    if train_on == "last":
+        trained[:-1] = [False] * (len(turns) - 1)
+    if not any(trained):
+        which = "the last answer is" if train_on == "last" else "all answers are"
+        raise UserError(f"{source}: {which} marked as context: nothing to train. Remove the row.")
+    pieces = list(_pieces(turns, trained, conversation.system, tokenizer, shape))
+    kinds = b"".join([bytes((kind,)) * (len(ids) // 4) for ids, kind in pieces])
+    return b"".join([ids for ids, _ in pieces]), kinds
 
 
 def encode_prompt(
-    conversation: Conversation | Sequence[Turn], tokenizer: Tokenizer, family: str
+    conversation: Conversation | Sequence[Turn], tokenizer: Tokenizer, format: str
 ) -> np.ndarray:
-    """The ids that serving sends, int32 ``[n]``: up to the last ``<start_of_turn>model`` newline.
+    """The ids that serving sends, int32 ``[n]``: up to where the answer starts.
 
     A final model turn is dropped; ``encode`` of the whole conversation starts with these ids.
 
     Raises:
-      UserError: an unknown family or a wrong order of roles.
+      UserError: an unknown format or one of another tokenizer, or a wrong order of roles.
     """
     if isinstance(conversation, Conversation):
         turns, system, source = conversation.turns, conversation.system, conversation.source
@@ -79,33 +146,64 @@ def encode_prompt(
         turns, system, source = conversation, None, "prompt"
     if turns and turns[-1].role == "model":
         turns = turns[:-1]
-    _check(turns, source, family, last="user")
-    tokens = [token for ids, _ in _pieces(turns, system, tokenizer) for token in ids]
-    return np.array(tokens, np.int32)
+    shape = _check(turns, source, tokenizer, format, last="user")
+    pieces = _pieces(turns, [False] * len(turns), system, tokenizer, shape)
+    return np.frombuffer(b"".join([ids for ids, _ in pieces]), np.int32)
 
 
 def _pieces(
-    turns: Sequence[Turn], system: str | None, tokenizer: Tokenizer
-) -> Iterator[tuple[list[int], bool]]:
-    """(ids, trained) in order. A user turn brings the header of the answer that follows it."""
-    start, end = tokenizer.start_of_turn_id, tokenizer.end_of_turn_id
-    newline = tokenizer.encode("\n")
-    yield [tokenizer.bos_id], False
+    turns: Sequence[Turn],
+    trained: Sequence[bool],
+    system: str | None,
+    tokenizer: Tokenizer,
+    shape: Format,
+) -> Iterator[tuple[bytes, int]]:
+    """(bytes of int32 ids, kind) in order. A user turn brings the header of its answer."""
+    text_ids, control = tokenizer.encode_bytes, tokenizer.control_bytes
+    start, end = (control(piece) for piece in shape.turn_pieces)
+    newline = text_ids("\n")
+    user, model = start + text_ids("user\n"), start + text_ids("model\n")
+    last_user = (len(turns) - 1) // 2 * 2
+    yield control("<bos>"), SCAFFOLD
+    if system and shape.system_turn:
+        yield start + text_ids("system\n"), SCAFFOLD
+        yield text_ids(system.strip()), SYSTEM
+        yield end + newline, SCAFFOLD
     for index, turn in enumerate(turns):
-        text = turn.text.strip()
         if turn.role == "model":
-            yield [*tokenizer.encode(text), end], True
+            yield text_ids(turn.text.strip()), ANSWER if trained[index] else CONTEXT
+            yield end, END if trained[index] else CONTEXT
             continue
         if index:
-            yield newline, False
-        prefix = f"{system}\n\n" if system and not index else ""
-        yield [start, *tokenizer.encode(f"user\n{prefix}{text}"), end, *newline], False
-        yield [start, *tokenizer.encode("model\n")], False
+            yield newline, SCAFFOLD
+        if system and not index and not shape.system_turn:
+            # Its leading newlines merge with the header's, so the two are tokenized together.
+            opening = start + text_ids(f"user\n{system}\n\n")
+            yield opening[: len(user)], SCAFFOLD
+            yield opening[len(user) :], SYSTEM
+        else:
+            yield user, SCAFFOLD
+        yield text_ids(turn.text.strip()), PROMPT
+        yield end + newline + model, SCAFFOLD
+        if shape.thought and index == last_user:
+            before, after = shape.thought
+            yield control(before) + text_ids("thought\n") + control(after), SCAFFOLD
 
 
-def _check(turns: Sequence[Turn], source: str, family: str, last: str) -> None:
-    if family not in FAMILIES:
-        raise UserError(f"model family {family!r}: no chat format; known: {', '.join(FAMILIES)}.")
+def _check(
+    turns: Sequence[Turn], source: str, tokenizer: Tokenizer, format: str, last: str
+) -> Format:
+    if format not in FORMATS:
+        raise UserError(f"chat format {format!r}: unknown; known: {', '.join(FORMATS)}.")
+    shape = FORMATS[format]
+    for piece in (*shape.turn_pieces, *(shape.thought or ())):
+        if not tokenizer.has_control(piece):
+            raise UserError(
+                f"chat format {format!r} needs the piece {piece!r}, but the tokenizer "
+                f"{tokenizer.source} has none (its turns open with "
+                f"{tokenizer.turn_pieces[0]!r}). Set data.chat or model.tokenizer."
+            )
     problem = role_problem(turns, last)
     if problem:
         raise UserError(f"{source}: {problem}.")
+    return shape
