@@ -1,3 +1,11 @@
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -5,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.data import pipeline
-from sft.data.chat import Example
+from sft.data.chat import ANSWER, PROMPT, Example
+from sft.data.examples import Examples
 from sft.errors import UserError
 
 LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=80)
@@ -15,7 +24,8 @@ BOS = 2
 def example(length, first=10):
     """``length`` positions in a row; the second half is trained."""
     tokens = np.array([BOS, *range(first, first + length)], np.int32)
-    return Example(tokens, np.arange(length + 1) > length // 2)
+    trained = np.arange(length + 1) > length // 2
+    return Example(tokens, np.where(trained, ANSWER, PROMPT).astype(np.uint8))
 
 
 def examples(lengths):
@@ -23,8 +33,14 @@ def examples(lengths):
 
 
 def plan(found, **changes):
-    options = {"max_length": 32, "batch_size": 4, "epochs": 2, "seed": 0, "packed": True}
-    return pipeline.plan_training(found, **options | changes)
+    options: dict[str, Any] = {
+        "max_length": 32,
+        "batch_size": 4,
+        "epochs": 2,
+        "seed": 0,
+        "packed": True,
+    }
+    return pipeline.plan_training(Examples.from_list(found).lengths, **options | changes)
 
 
 def equal(a, b):
@@ -33,74 +49,6 @@ def equal(a, b):
 
 def stack(shares):
     return jax.tree.map(lambda *x: np.concatenate(x), *shares)
-
-
-@given(LENGTHS, st.integers(1, 70))
-def test_pack_holds_every_example_once_and_never_exceeds(lengths, window):
-    lengths = np.array(lengths)
-    rows = pipeline.pack(lengths, 32, window)
-    assert sorted(int(i) for row in rows for i in row) == list(range(len(lengths)))
-    assert all(lengths[row].sum() <= 32 for row in rows)
-    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
-
-
-@given(LENGTHS, st.integers(1, 8))
-def test_pack_is_best_fit_over_the_open_rows(lengths, window):
-    """Against a plain statement of the rule."""
-    rows, free = [], []
-    for index, length in enumerate(lengths):
-        start = max(len(rows) - window, 0)
-        fits = [r for r in range(start, len(rows)) if free[r] >= length]
-        if fits:
-            best = min(fits, key=lambda r: (free[r], r))
-            rows[best].append(index)
-            free[best] -= length
-        else:
-            rows.append([index])
-            free.append(32 - length)
-    assert [row.tolist() for row in pipeline.pack(np.array(lengths), 32, window)] == rows
-
-
-def test_packing_leaves_little_padding():
-    lengths = np.random.default_rng(0).integers(8, 200, 5000)
-    rows = pipeline.pack(lengths, 512)
-    assert lengths.sum() / (len(rows) * 512) > 0.97
-
-
-@given(LENGTHS, st.booleans(), st.integers(0, 3))
-def test_plan_has_every_example_once_an_epoch(lengths, packed, seed):
-    found = plan(examples(lengths), packed=packed, seed=seed, epochs=3)
-    starts = [0, *found.epoch_ends]
-    for first, last in zip(starts, found.epoch_ends, strict=False):
-        rows = found.rows[first * 4 : last * 4]
-        assert sorted(int(i) for row in rows for i in row) == list(range(len(lengths)))
-        assert packed or max(len(row) for row in rows) == 1
-    assert len(found.rows) == found.epoch_ends[-1] * 4
-
-
-def test_order_depends_on_seed_and_epoch_only():
-    found = examples(np.random.default_rng(0).integers(1, 32, 60))
-    first, again, other = plan(found), plan(found), plan(found, seed=1)
-    assert [r.tolist() for r in first.rows] == [r.tolist() for r in again.rows]
-    assert [r.tolist() for r in first.rows] != [r.tolist() for r in other.rows]
-    unpacked = plan(found, packed=False)
-    orders = np.concatenate(unpacked.rows).reshape(2, -1)
-    assert not np.array_equal(*orders)
-    wider = plan(found, packed=False, batch_size=2)
-    assert np.array_equal(np.concatenate(wider.rows), np.concatenate(unpacked.rows))
-
-
-def test_epoch_at():
-    found = plan(examples([32] * 10))
-    assert found.epoch_ends == [3, 6]
-    assert [found.epoch_at(n) for n in (0, 3, 6)] == [0, 1, 2]
-    assert found.epoch_at(4) == pytest.approx(1 + 1 / 3)
-
-
-def test_over_long_is_an_error_and_a_full_row_is_not():
-    plan(examples([32]))
-    with pytest.raises(UserError, match=r"data\.max_length = 32: 2 of 3 .* longest has 40"):
-        plan(examples([3, 33, 40]))
 
 
 def test_targets_are_the_next_token_of_the_same_example():
@@ -161,6 +109,88 @@ def test_reading_ahead_equals_direct_indexing(many):
     for index, batch in enumerate(whole):
         rows = shape.rows[index * 4 : index * 4 + 4]
         equal(batch, pipeline.make_batch([[found[i] for i in row] for row in rows], 32))
+
+
+def test_flat_examples_make_the_same_batches(many):
+    shape, found, whole = many
+    flat = list(pipeline.train_batches(shape, Examples.from_list(found)))
+    for a, b in zip(flat, whole, strict=True):
+        equal(a, b)
+    kept = [2, 2, 0]
+    options: dict[str, Any] = {"batch_size": 4, "max_length": 32, "bucket": 8}
+    chosen = pipeline.eval_batches(Examples.from_list(found).select(kept), **options)
+    for a, b in zip(
+        chosen, pipeline.eval_batches([found[i] for i in kept], **options), strict=True
+    ):
+        equal(a, b)
+
+
+class Watched(list):
+    """Examples that a worker can look at, but has no device for; one of them cannot be read."""
+
+    bad = -1
+
+    def __getitem__(self, index):
+        from jax._src import xla_bridge
+
+        if xla_bridge.backends_are_initialized():
+            raise AssertionError("a worker took a device")
+        if index == self.bad:
+            raise UserError(f"example {index}: damaged")
+        return super().__getitem__(index)
+
+
+def test_workers_read_the_same_batches_and_end(many):
+    """In a worker's share of one process in two, from the middle, with an iterator left early."""
+    shape, found, whole = many
+    options = {"start": 3, "process": 1, "processes": 2, "workers": 2}
+    batches = pipeline.train_batches(shape, Watched(found), **options)
+    for batch in whole[3:8]:
+        equal(next(batches), jax.tree.map(lambda x: x[2:], batch))
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_in_a_worker_is_raised_here(many):
+    shape, found, whole = many
+    damaged = Watched(found)
+    damaged.bad = shape.examples_of(len(whole) - 1)[0]
+    batches = pipeline.train_batches(shape, damaged, start=len(whole) - 2, workers=8)
+    equal(next(batches), whole[-2])
+    with pytest.raises(UserError) as error:
+        next(batches)
+    assert str(error.value) == f"example {damaged.bad}: damaged"
+    assert multiprocessing.active_children() == []
+
+
+ORPHANS = """
+import multiprocessing, os, signal, sys
+sys.path.insert(0, {tests!r})
+import test_pipeline
+
+if __name__ == "__main__":
+    found = test_pipeline.examples([3] * 90)
+    batches = test_pipeline.pipeline.train_batches(test_pipeline.plan(found), found, workers=1)
+    next(batches)
+    worker = multiprocessing.active_children()[0].pid
+    os.kill(worker, signal.SIGINT)  # as Ctrl-C does to the whole group
+    next(batches)
+    print(worker, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_outlive_a_signal_but_not_the_process_that_started_them(tmp_path):
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS.format(tests=str(Path(__file__).parent)))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    worker = Path("/proc", done.stdout.strip())
+    end = time.monotonic() + 20
+    while worker.exists() and "State:\tZ" not in (worker / "status").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_indivisible_batch():

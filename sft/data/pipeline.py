@@ -1,118 +1,37 @@
-"""Examples to batches: seeded order, packing, padding, and a position that survives any restart.
+"""Examples to batches: padding, reading ahead, and a position that survives any restart.
 
-The whole order of training is a pure function of (lengths, seed, epoch, sizes). The position in it
-is one integer, the global batch index, so a run may be resumed on any number of hosts, and goes on
-with the very next batch. Grain reads ahead on threads; it never decides the order.
+The whole order of training is a plan made beforehand (``sft.data.order``). The position in it is
+one integer, the global batch index, so a run may be resumed on any number of hosts, and goes on
+with the very next batch. Grain reads ahead, on threads or in processes; it never decides the order.
 """
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from multiprocessing import parent_process
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sft.data.chat import Example
+from sft.data.order import TrainPlan as TrainPlan
+from sft.data.order import plan_training as plan_training
 from sft.errors import UserError
-from sft.types import Batch
+
+if TYPE_CHECKING:  # importing it brings jax, which reading and tokenising do without
+    from sft.types import Batch
 
 
-def pack(lengths: np.ndarray, max_length: int, window: int = 64) -> list[np.ndarray]:
-    """Puts examples into rows of at most ``max_length`` tokens: best fit over the last open rows.
-
-    Args:
-      lengths: int ``[n]``, tokens of each example in training order.
-      max_length: size of a row.
-      window: rows kept open; the oldest closes when another is needed. Bounds how far an example
-        can move from its place in the order.
-
-    Returns:
-      Indices into ``lengths`` for each row; rows in order of opening, deterministic.
-    """
-    rows: list[list[int]] = []
-    free = np.zeros(0, np.int64)  # of the open rows, which are rows[-len(free):]
-    for index, length in enumerate(lengths):
-        fits = np.flatnonzero(free >= length)
-        if len(fits):
-            place = fits[np.argmin(free[fits])]
-            rows[len(rows) - len(free) + place].append(index)
-            free[place] -= length
-        else:
-            rows.append([index])
-            free = np.append(free[max(len(free) + 1 - window, 0) :], max_length - length)
-    return [np.array(row) for row in rows]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainPlan:
-    """Every batch of a run, by global index: which examples share which row.
-
-    Attributes:
-      rows: indices of the examples of each row, over all epochs; batches that an epoch cannot
-        fill have empty rows.
-      epoch_ends: batches done at the end of each epoch.
-      batch_size: rows per batch.
-      max_length: tokens per row.
-    """
-
-    rows: list[np.ndarray]
-    epoch_ends: list[int]
-    batch_size: int
-    max_length: int
-
-    def examples_of(self, batch: int) -> list[int]:
-        """Indices of the examples in one batch, ascending."""
-        rows = self.rows[batch * self.batch_size : (batch + 1) * self.batch_size]
-        return sorted(int(index) for row in rows for index in row)
-
-    def epoch_at(self, batches: int) -> float:
-        """Epochs done after that many batches, with the fraction of the current one."""
-        ends = [0, *self.epoch_ends]
-        epoch = int(np.searchsorted(self.epoch_ends, batches, side="right"))
-        if epoch == len(self.epoch_ends):
-            return float(epoch)
-        return epoch + (batches - ends[epoch]) / (ends[epoch + 1] - ends[epoch])
-
-
-def plan_training(
-    examples: Sequence[Example],
-    *,
-    max_length: int,
-    batch_size: int,
-    epochs: int,
-    seed: int,
-    packed: bool,
-) -> TrainPlan:
-    """Shuffles by (seed, epoch), packs (or gives each example its row), cuts into batches.
-
-    A row holds one token less than its last example has: the last token is only a target.
-
-    Raises:
-      UserError: an example is longer than ``max_length``; names how many and the longest.
-    """
-    lengths = np.array([len(example.tokens) - 1 for example in examples])
-    over = int(np.sum(lengths > max_length))
-    if over:
-        raise UserError(
-            f"config.data.max_length = {max_length}: {over} of {len(lengths)} training examples "
-            f"are longer (the longest has {lengths.max()} tokens). Raise it or remove them."
-        )
-    rows, ends = [], []
-    for epoch in range(epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(len(examples))
-        packs = pack(lengths[order], max_length) if packed else np.arange(len(order))[:, None]
-        # Split evenly: a last batch of one example would be an update made by that example alone.
-        count = -(-len(packs) // batch_size)
-        for part in np.array_split(np.arange(len(packs)), count):
-            rows += [order[packs[i]] for i in part]
-            rows += [np.zeros(0, np.int64)] * (batch_size - len(part))
-        ends.append(len(rows) // batch_size)
-    return TrainPlan(rows, ends, batch_size, max_length)
-
-
-def make_batch(rows: Sequence[Sequence[Example]], length: int) -> Batch:
+def make_batch(rows: Sequence[Sequence[Example]], length: int) -> "Batch":
     """Numpy batch whose rows hold the given examples one after another, padded to ``length``."""
+    from sft.types import Batch
+
     shape = (len(rows), length)
     tokens, targets, positions, segments = (np.zeros(shape, np.int32) for _ in range(4))
     weights = np.zeros(shape, np.float32)
+    count = np.arange(length, dtype=np.int32)
     for r, row in enumerate(rows):
         start = 0
         for segment, example in enumerate(row, start=1):
@@ -120,7 +39,7 @@ def make_batch(rows: Sequence[Sequence[Example]], length: int) -> Batch:
             tokens[r, start:stop] = example.tokens[:-1]
             targets[r, start:stop] = example.tokens[1:]
             weights[r, start:stop] = example.is_target[1:]
-            positions[r, start:stop] = np.arange(stop - start)
+            positions[r, start:stop] = count[: stop - start]
             segments[r, start:stop] = segment
             start = stop
     return Batch(tokens, targets, weights, positions, segments)
@@ -137,7 +56,7 @@ class _Source:
     def __len__(self) -> int:
         return len(self._plan.rows) // self._plan.batch_size
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> "Batch":
         first = int(index) * self._plan.batch_size + self._first
         rows = self._plan.rows[first : first + self._share]
         return make_batch([[self._examples[i] for i in row] for row in rows], self._plan.max_length)
@@ -150,21 +69,67 @@ def train_batches(
     start: int = 0,
     process: int = 0,
     processes: int = 1,
-) -> Iterator[Batch]:
+    workers: int = 0,
+) -> Generator["Batch", None, None]:
     """Batches ``start``, ``start + 1``, … of the plan, this process's rows only, read ahead.
+
+    Args:
+      workers: processes that read ahead, each a share of the batches, with a copy of ``plan`` and
+        ``examples``; 0 = two threads of this process. The batches and their order are the same.
+
+    Returns:
+      A generator. Its end or its ``close()`` stops the workers.
 
     Raises:
       UserError: the batch cannot be divided among the processes.
     """
     import grain
+    import grain.experimental
+    from absl import flags
 
     if plan.batch_size % processes:
         raise UserError(
             f"config.train.batch_size = {plan.batch_size} is not divisible by {processes} hosts."
         )
-    source = grain.MapDataset.source(_Source(plan, examples, process, processes))
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    return iter(source[start:].to_iter_dataset(options))
+    source = grain.MapDataset.source(_Source(plan, examples, process, processes))[start:]
+    workers = min(workers, len(source))
+    if not workers:
+        threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+        return _closing(source.to_iter_dataset(threads))
+    if not flags.FLAGS.is_parsed():  # Grain asks them, and only a program's main parses them
+        flags.FLAGS.mark_as_parsed()
+    # Through pipes: shared memory is 64 MiB in a container, and outlives a process that is killed.
+    pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+    dataset = source.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    dataset = grain.experimental.WithOptionsIterDataset(dataset, pipes)
+    ahead = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4)
+    return _closing(dataset.mp_prefetch(ahead, _in_worker))
+
+
+def _closing(dataset: Iterable["Batch"]) -> Generator["Batch", None, None]:
+    batches: Any = iter(dataset)
+    try:
+        yield from batches
+    finally:
+        batches.close()
+
+
+def _in_worker(worker: int, workers: int) -> None:
+    """The process that started a worker decides when it ends: at its end, whatever that is.
+
+    A signal to the whole group asks for a last step and a checkpoint, for which batches are read.
+    """
+    del worker, workers
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def leave() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def check_eval_lengths(examples: Sequence[Example], max_length: int) -> None:
@@ -189,7 +154,7 @@ def eval_batches(
     bucket: int = 64,
     process: int = 0,
     processes: int = 1,
-) -> Iterator[Batch]:
+) -> Iterator["Batch"]:
     """Every example once, unpacked, each padded to a multiple of ``bucket`` of its batch's longest.
 
     Independent of every training knob. Sorted by length, so few shapes are compiled; the last
@@ -200,7 +165,7 @@ def eval_batches(
       UserError: an example is longer than ``max_length``: cutting it would change the number.
     """
     check_eval_lengths(examples, max_length)
-    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens))
+    order = np.argsort([-len(example.tokens) for example in examples], kind="stable")
     for start in range(0, len(order), batch_size):
         rows = [[examples[i]] for i in order[start : start + batch_size]]
         length = -(-(len(rows[0][0].tokens) - 1) // bucket) * bucket

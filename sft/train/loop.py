@@ -55,13 +55,15 @@ def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree
         start=step,
         process=jax.process_index(),
         processes=jax.process_count(),
+        workers=config.data.workers,
     )
     meter = Meter(workdir, plan, step, config.train.log_every)
-    with contextlib.closing(meter), contextlib.closing(checkpoints), _Signals() as signals:
+    closing = contextlib.closing
+    with closing(meter), closing(checkpoints), closing(batches), _Signals() as signals:
         if step == 0:
             values = validate(config, steps, state.trainable, frozen, task.validation)
             meter.validation(0, values)
-        for batch in batches:
+        for batch in meter.waiting(batches):
             state, metrics = steps.train(state, frozen, place(batch, steps))
             learning_rate = float(np.asarray(rate(step)))
             step += 1

@@ -2,13 +2,14 @@
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 
 import jax
 
 from sft.data.pipeline import TrainPlan
 from sft.errors import UserError
 from sft.train import log
-from sft.types import Tree
+from sft.types import Batch, Tree
 
 
 class Meter:
@@ -24,8 +25,21 @@ class Meter:
         self._plan, self._log_every = plan, log_every
         self._writer = log.MetricsLog(workdir, step) if jax.process_index() == 0 else None
         self._bar = log.progress(plan.epoch_ends[-1], "train", "step", initial=step)
-        self._pending: tuple[int, Tree, float] | None = None
+        self._pending: tuple[int, Tree, float, float] | None = None
         self._since = 0.0
+        self._wait = 0.0  # for the batch of the step that comes next
+        self._waited = 0.0  # for the batches of the steps since the last row
+
+    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches; what each made the loop wait is in ``wait_seconds``, in the row of its step.
+
+        With ``log_every`` above 1, a row has the sum over the steps since the row before.
+        """
+        since = time.perf_counter()
+        for batch in batches:
+            self._wait = time.perf_counter() - since
+            yield batch
+            since = time.perf_counter()
 
     def add(self, step: int, metrics: Tree, learning_rate: float) -> None:
         """Takes the metrics of a step just dispatched and reads those of the one before."""
@@ -33,7 +47,7 @@ class Meter:
             self._since = time.perf_counter()  # the first of a stretch: its time starts here
         else:
             self.flush()
-        self._pending = (step, metrics, learning_rate)
+        self._pending = (step, metrics, learning_rate, self._wait)
         self._bar.update()
 
     def flush(self) -> None:
@@ -44,8 +58,9 @@ class Meter:
         """
         if self._pending is None:
             return
-        step, metrics, learning_rate = self._pending
+        step, metrics, learning_rate, wait = self._pending
         self._pending = None
+        self._waited += wait
         metrics = jax.device_get(metrics)
         seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
         loss, grad_norm = float(metrics["loss"].mean()), float(metrics["grad_norm"])
@@ -68,7 +83,9 @@ class Meter:
                 trained_tokens=trained_tokens,
                 trained_tokens_per_second=trained_tokens / seconds,
                 seconds=seconds,
+                wait_seconds=self._waited,
             )
+            self._waited = 0.0
 
     def validation(self, step: int, values: dict[str, float]) -> None:
         """Writes the validation row of a step.
