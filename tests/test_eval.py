@@ -103,7 +103,7 @@ def test_the_chosen_epoch_is_evaluated(shared, run, tmp_path):
         (["--checkpoint=newest"], ["--checkpoint=newest", "base, best, latest", "[16, 24]"]),
         (["--checkpoint=8"], ["checkpoints/8: not there", "[16, 24]"]),
         (["--config.data.test="], ["config.data.test is not set"]),
-        (["--config.data.test=/none.jsonl"], ["/none.jsonl", "no such file"]),
+        (["--config.data.test=/none.jsonl"], ["/none.jsonl", "No such file"]),
         (["--config.data.test=a/t.jsonl,b/t.jsonl"], ["a/t.jsonl", "more than one", "Rename"]),
     ],
 )

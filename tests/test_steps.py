@@ -22,6 +22,7 @@ from tiny import (
 
 from sft.model import decoder, lora, sharding, specs
 from sft.train import loss, optim
+from sft.train import steps as steps_lib
 from sft.train.steps import make_steps
 
 B, L = 8, 48
@@ -244,6 +245,28 @@ def test_evaluation_is_the_sum_over_smaller_batches():
     np.testing.assert_allclose(
         whole["loss"].mean(), plain_loss(adapters, params, UNPACKED[0]), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (4, 2, 1)])
+def test_rows_scored_one_by_one_add_up_to_the_evaluation(family, mesh, monkeypatch):
+    monkeypatch.setattr(steps_lib, "ROW_CHUNK", 5)  # some rows fill several chunks, some one
+    steps, params = build(mesh=mesh, family=family)
+    adapters = make_adapters(specs.tiny(family), rank=2)
+    empty = [[]]  # rows that fill a last batch
+    batch = device_batch([[e] for e in EXAMPLES[: B - 1]] + empty, L)
+    batch = jax.device_put(batch, steps.batch_sharding)
+    whole, rows = steps.evaluate(adapters, params, batch), steps.score(adapters, params, batch)
+    trained = [e.is_target[1:].sum() for e in EXAMPLES[: B - 1]]
+    assert max(trained) > 5 > min(trained)
+    np.testing.assert_array_equal(rows["loss"].weight, [*trained, 0])
+    for name in ("loss", "correct"):
+        total = np.sum(np.asarray(rows[name].total, np.float64))
+        np.testing.assert_allclose(total, whole[name].total, rtol=1e-6)
+        assert rows[name].total[-1] == 0
+    one = device_batch([[EXAMPLES[2]]] + empty * (B - 1), L)
+    alone = steps.evaluate(adapters, params, one)["loss"]
+    np.testing.assert_allclose(rows["loss"].total[2], alone.total, rtol=1e-5)
 
 
 def test_the_step_builds_neither_all_logits_nor_a_gradient_of_the_embedding(monkeypatch):

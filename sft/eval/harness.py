@@ -10,8 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import inputs
-from sft.data import chat
+from sft import sets
 from sft.data.tokenizer import Tokenizer
 from sft.eval import stats
 from sft.model import generate
@@ -70,14 +69,12 @@ def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def score(
-    model: Model, config: ConfigDict, split: inputs.Split
-) -> tuple[dict[str, Any], list[dict]]:
+def score(model: Model, config: ConfigDict, split: sets.Split) -> tuple[dict[str, Any], list[dict]]:
     """The numbers of one set, and one row per prediction."""
     begun = time.perf_counter()
     count = config.eval.max_examples or len(split.conversations)
     conversations = split.conversations[:count]
-    prompts = [chat.encode_prompt(c, model.tokenizer, model.spec.family) for c in conversations]
+    prompts = sets.prompts(config, model.spec, model.tokenizer, conversations)
     rows: list[dict[str, Any]] = [
         {
             "source": conversation.source,

@@ -18,6 +18,10 @@ from sft.model.specs import Spec
 from sft.train import loss
 from sft.types import Batch, Sums, TrainState, Tree
 
+# Positions per chunk where every row is summed by itself: a row has few trained tokens, and is
+# filled up to a whole number of chunks.
+ROW_CHUNK = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
@@ -29,6 +33,7 @@ class Steps:
       train: ``(state, frozen, batch) -> (state, metrics)``; donates ``state``. Metrics: ``loss``
         and ``correct`` as ``Sums``, ``grad_norm`` before clipping.
       evaluate: ``(trainable, frozen, batch) -> {"loss": Sums, "correct": Sums}``.
+      score: the same for every row by itself: the fields of the ``Sums`` are ``[B]``.
       model: ``(trainable, frozen) -> (params, adapters)``, the trees of ``decoder.forward``.
       options: of ``decoder.forward``.
       params_sharding: where ``init`` wants the weights.
@@ -39,6 +44,7 @@ class Steps:
     init: Callable
     train: Callable
     evaluate: Callable
+    score: Callable
     model: Callable
     options: decoder.Options
     params_sharding: Tree
@@ -63,7 +69,7 @@ class _Recipe:
 def make_steps(
     config: ConfigDict, spec: Spec, tx: optax.GradientTransformation, mesh: Mesh
 ) -> Steps:
-    """Builds the three functions for one configuration, model, optimiser and mesh.
+    """Builds the functions for one configuration, model, optimiser and mesh.
 
     Raises:
       UserError: adapter targets that match nothing; a mesh that does not divide the model.
@@ -110,6 +116,11 @@ def make_steps(
             in_shardings=(state_sharding.trainable, frozen_sharding, batch_sharding),
             out_shardings=everywhere,
         ),
+        score=jax.jit(
+            functools.partial(_score, recipe),
+            in_shardings=(state_sharding.trainable, frozen_sharding, batch_sharding),
+            out_shardings=everywhere,
+        ),
         model=functools.partial(_model, recipe),
         options=recipe.options,
         params_sharding=params_sharding,
@@ -137,8 +148,8 @@ def _init(recipe: _Recipe, key: jax.Array, params: Tree) -> tuple[TrainState, Tr
     return state, frozen
 
 
-def _sums(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None):
-    """Summed loss, and the same with the number of correct predictions as ``Sums``."""
+def _hidden(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None):
+    """Final hidden states ``[B, L, D]``, and the output embedding ``[V, D]`` in their dtype."""
     params, adapters = _model(recipe, trainable, frozen)
     hidden_BxLxD = decoder.forward(
         recipe.spec,
@@ -150,9 +161,15 @@ def _sums(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch, key: jax
         recipe.options,
         key,
     )
+    return hidden_BxLxD, params["embed_VxD"].astype(hidden_BxLxD.dtype)
+
+
+def _sums(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch, key: jax.Array | None):
+    """Summed loss, and the same with the number of correct predictions as ``Sums``."""
+    hidden_BxLxD, table_VxD = _hidden(recipe, trainable, frozen, batch, key)
     nll, correct = loss.cross_entropy(
         hidden_BxLxD,
-        params["embed_VxD"].astype(hidden_BxLxD.dtype),
+        table_VxD,
         batch.targets_BxL,
         batch.weights_BxL,
         recipe.spec.final_softcap,
@@ -194,3 +211,20 @@ def _train(recipe: _Recipe, state: TrainState, frozen: Tree, batch: Batch):
 
 def _evaluate(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
     return _sums(recipe, trainable, frozen, batch, None)[1]
+
+
+def _score(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
+    hidden_BxLxD, table_VxD = _hidden(recipe, trainable, frozen, batch, None)
+
+    def one_row(hidden_LxD, targets_L, weights_L):
+        return loss.cross_entropy(
+            hidden_LxD[None],
+            table_VxD,
+            targets_L[None],
+            weights_L[None],
+            recipe.spec.final_softcap,
+            ROW_CHUNK,
+        )
+
+    nll, correct = jax.vmap(one_row)(hidden_BxLxD, batch.targets_BxL, batch.weights_BxL)
+    return {"loss": nll, "correct": correct}

@@ -1,0 +1,65 @@
+"""Arms: the models of a run that can be evaluated, the base model and its checkpoints."""
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from sft import inputs
+from sft import workdir as workdirs
+from sft.data.tokenizer import Tokenizer
+from sft.errors import UserError
+from sft.eval import harness
+from sft.model import sharding, specs
+from sft.train import optim
+from sft.train.checkpoint import Checkpoints
+from sft.train.steps import make_steps
+
+
+def which(path: Path, config: ConfigDict, checkpoint: str) -> tuple[str, int | None]:
+    """Name of the arm and step of the checkpoint (``None`` = base).
+
+    Args:
+      path: of the run.
+      checkpoint: ``base``, ``best``, ``latest`` or a step.
+
+    Raises:
+      UserError: there is no such checkpoint; names those that are kept.
+    """
+    if checkpoint == "base":
+        return "base", None
+    steps = (
+        Checkpoints(path, config, read_only=True).steps() if (path / "checkpoints").exists() else []
+    )
+    if not steps:
+        raise UserError(f"{path}/checkpoints: none there. Run sft train first.")
+    if checkpoint == "latest":
+        return "latest", steps[-1]
+    if checkpoint == "best":
+        chosen = path / "selection.json"
+        if not chosen.exists():
+            raise UserError(
+                f"{chosen}: missing. Run sft train to its end, or use --checkpoint=latest."
+            )
+        step = workdirs.read_json(chosen)["step"]
+    elif checkpoint.isdigit():
+        step = int(checkpoint)
+    else:
+        raise UserError(
+            f"--checkpoint={checkpoint}: expected base, best, latest or one of {steps}."
+        )
+    if step not in steps:
+        raise UserError(f"{path}/checkpoints/{step}: not there. Kept: {steps}.")
+    return ("best" if checkpoint == "best" else f"step{step}"), step
+
+
+def load(config: ConfigDict, workdir: str, step: int | None, tok: Tokenizer) -> harness.Model:
+    """The weights, with what the checkpoint of that step has learnt (``None`` = nothing)."""
+    spec = specs.get(config.model.name)
+    mesh = sharding.make_mesh(config)
+    steps = make_steps(config, spec, optim.make(config.optim, 1), mesh)
+    params = inputs.params(config, spec, steps.params_sharding)
+    state, frozen = steps.init(jax.random.key(config.seed), params)
+    if step is not None:
+        state, _ = Checkpoints(workdir, config, read_only=True).restore(step, state)
+    return harness.Model(spec, steps, tok, state.trainable, frozen)

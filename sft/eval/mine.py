@@ -1,0 +1,267 @@
+"""``sft data mine``: how hard every training row is for a model, and subsets by it.
+
+Where the base model fails is what tuning is for: such examples belong into training, and *other*
+such examples into evaluation, to see whether what was learnt carries over.
+"""
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from sft import config as configs
+from sft import inputs, sets
+from sft import workdir as workdirs
+from sft.data import examples as examples_lib
+from sft.data import pipeline, records
+from sft.errors import UserError
+from sft.eval import arms, harness, subset
+from sft.model import sharding, specs
+from sft.train import log, loop
+
+_SELECTION = ("select", "share", "low", "high", "per_category", "evaluate")  # change no score
+
+
+def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
+    """Writes ``mine/<arm>.{ranked,train,evaluate}.jsonl`` and ``<arm>.summary.json``.
+
+    The rows are scored as they are in the files, without augmented copies, and cut as in training.
+    Scores that are there already for the same rows, checkpoint and settings are not made again.
+
+    Args:
+      checkpoint: ``base``, ``best``, ``latest`` or a step.
+
+    Returns:
+      The summary.
+
+    Raises:
+      UserError: bad training data, a selection without rows or without rows to train on.
+    """
+    path = workdirs.prepare(config, workdir)
+    arm, step = arms.which(path, config, checkpoint)
+    config = config.copy_and_resolve_references()
+    config.data.augment.copies = 0
+    spec = specs.get(config.model.name)
+    tok = inputs.tokenizer(config, spec)
+    split = sets.load(config, ["train"], spec, tok)["train"]
+    # How many rows are chosen does not depend on their scores: refuse before the long work.
+    subset.choose([_about(row) | {"loss": 0.0} for row in split.conversations], config)
+    here = path / "mine"
+    fingerprint = _fingerprint(config, arm, step, split)
+    rows = _stored(here, arm, fingerprint, split)
+    if rows is None:
+        rows = score(arms.load(config, workdir, step, tok), config, split)
+    summary = {
+        "arm": arm,
+        "checkpoint": "base" if step is None else f"checkpoints/{step}",
+        "data": ", ".join(split.files),
+        "all": subset.statistics(rows),
+        "categories": subset.by(rows, "category"),
+        "origins": subset.by(rows, "origin"),
+        "fingerprint": fingerprint,
+    }
+    _write_scores(here, summary, rows)  # before a selection that may fail
+    chosen = subset.choose(rows, config)
+    parts = subset.divide([split.conversations[i] for i in chosen], config)
+    _write_parts(here, arm, parts)
+    summary["chosen"] = (
+        subset.statistics([rows[i] for i in chosen])
+        | {f"{name}_rows": len(conversations) for name, conversations in parts.items()}
+        | {"selection": {key: config.mine[key] for key in _SELECTION}}
+    )
+    workdirs.write_json(here / f"{arm}.summary.json", summary)
+    print(_table(summary))
+    print(_next(here, arm, config, parts))
+    return summary
+
+
+def score(model: harness.Model, config: ConfigDict, split: sets.Split) -> list[dict[str, Any]]:
+    """One row for each conversation of the set, in order.
+
+    ``loss`` is in nats per trained token. ``exact_match`` and ``predicted`` are those of the answer
+    to the last user turn, and are there if ``config.mine.exact_match``.
+
+    Raises:
+      UserError: the loss of a row is not finite; names the row.
+    """
+    loss, accuracy = _by_row(model, config, split.examples)
+    rows = [
+        _about(conversation)
+        | {"loss": loss[i], "token_accuracy": accuracy[i], "trained_tokens": int(trained)}
+        for i, (conversation, trained) in enumerate(
+            zip(split.conversations, split.examples.trained, strict=True)
+        )
+    ]
+    for row in rows:
+        if not np.isfinite(row["loss"]):
+            raise UserError(
+                f"{row['source']}: the loss of this row is {row['loss']}, expected a finite "
+                f"number. Check config.model.weights and the checkpoint."
+            )
+    if config.mine.exact_match:
+        prompts = sets.prompts(config, model.spec, model.tokenizer, split.conversations)
+        answers = harness.answer(model, config, prompts)
+        for row, conversation, predicted in zip(rows, split.conversations, answers, strict=True):
+            row["exact_match"] = harness.exact_match(predicted, conversation.turns[-1].text)
+            row["predicted"] = predicted
+    return rows
+
+
+def _about(row: records.Conversation) -> dict[str, Any]:
+    return {key: getattr(row, key) for key in ("source", "origin", "group", "category")}
+
+
+def _by_row(
+    model: harness.Model, config: ConfigDict, examples: examples_lib.Examples
+) -> tuple[list[float], list[float]]:
+    """Loss and token accuracy of each example, unpacked, exactly."""
+    steps = model.steps
+    mesh = steps.batch_sharding.mesh
+    assert isinstance(mesh, Mesh)
+    groups = sharding.groups(mesh)
+    # Batches go from the longest to the shortest by a stable sort, which leaves this order alone.
+    order = np.argsort(-examples.lengths, kind="stable")
+    bar = log.progress(len(examples), "score", "row")
+    parts = []
+    for batch in pipeline.eval_batches(
+        examples.select(order),
+        batch_size=-(-config.eval.batch_size // groups) * groups,
+        max_length=config.data.max_length,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    ):
+        sums = steps.score(model.trainable, model.frozen, loop.place(batch, steps))
+        parts.append(jax.device_get(sums))
+        bar.update(int(np.sum(batch.segments_BxL[:, 0] > 0)))
+    bar.close()
+    # Empty rows fill the last batch only, behind the others.
+    sums = jax.tree.map(lambda *x: np.concatenate(x).astype(np.float64)[: len(order)], *parts)
+    assert np.array_equal(sums["loss"].weight, examples.trained[order])
+    means = np.empty((2, len(order)))
+    means[:, order] = [sums[name].total / sums[name].weight for name in ("loss", "correct")]
+    return means[0].tolist(), means[1].tolist()
+
+
+def _fingerprint(config: ConfigDict, arm: str, step: int | None, split: sets.Split) -> str:
+    """Of everything that could change the scores or what is told of the rows."""
+    plain = config.copy_and_resolve_references()
+    for key in _SELECTION:
+        plain.mine[key] = configs.default().mine[key]
+    digest = hashlib.sha256(
+        json.dumps([configs.fingerprint(plain), arm, step, split.content]).encode()
+    )
+    for conversation in split.conversations:
+        digest.update(repr(conversation).encode())
+    return digest.hexdigest()[:12]
+
+
+def _stored(
+    here: Path, arm: str, fingerprint: str, split: sets.Split
+) -> list[dict[str, Any]] | None:
+    """The scored rows of an earlier call, in the order of the set, if they are what is wanted."""
+    summary, ranked = here / f"{arm}.summary.json", here / f"{arm}.ranked.jsonl"
+    if not summary.exists() or not ranked.exists():
+        return None
+    if workdirs.read_json(summary).get("fingerprint") != fingerprint:
+        return None
+    try:
+        rows = [json.loads(line) for line in ranked.read_text().split("\n")[:-1]]
+        # A file that is listed twice has the same row twice, and the same scores.
+        found = {(row["origin"], row["source"]): row for row in rows}
+        stored = [found[c.origin, c.source] for c in split.conversations]
+    except (ValueError, KeyError):  # somebody else's file by now
+        return None
+    return [{key: value for key, value in row.items() if key != "rank"} for row in stored]
+
+
+def _write_scores(here: Path, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The summary, which vouches for the ranking, is gone before and back after it changes."""
+    arm = summary["arm"]
+    (here / f"{arm}.summary.json").unlink(missing_ok=True)
+    ranked = [{"rank": place} | rows[i] for place, i in enumerate(subset.rank(rows), start=1)]
+    _write_jsonl(here / f"{arm}.ranked.jsonl", ranked)
+    workdirs.write_json(here / f"{arm}.summary.json", summary)
+
+
+def _write_parts(here: Path, arm: str, parts: dict[str, list[records.Conversation]]) -> None:
+    paths = {name: here / f"{arm}.{name}.jsonl" for name in parts}
+    for path in paths.values():  # two selections must not lie side by side
+        path.unlink(missing_ok=True)
+    columns = _columns(parts)
+    for name, conversations in parts.items():
+        if conversations:
+            rows = [
+                records.gemini_row(conversation)
+                | {column: getattr(conversation, column) for column in columns}
+                for conversation in conversations
+            ]
+            _write_jsonl(paths[name], rows)
+
+
+def _columns(parts: dict[str, list[records.Conversation]]) -> list[str]:
+    """Those that some row has a value for. A column that is read must be in every row."""
+    rows = [row for part in parts.values() for row in part]
+    return [key for key in ("group", "category") if any(getattr(row, key) for row in rows)]
+
+
+def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    workdirs.write_text(path, "".join(lines))
+
+
+def _table(summary: dict[str, Any]) -> str:
+    """The distribution of the loss over rows, and how the chosen ones differ."""
+    kinds = {"": {"all rows": summary["all"]}}
+    kinds |= {name: summary[name] for name in ("categories", "origins") if len(summary[name]) > 1}
+    kinds[" "] = {"chosen": summary["chosen"]}
+    lines = [f"{summary['arm']}: loss of {summary['data']}, nats per trained token"]
+    heads = ("rows", "mean", "p10", "median", "p90", "max", "accuracy")
+    lines.append(f"{'':<28}" + "".join(f"{head:>9}" for head in heads))
+    for found in kinds.values():
+        for name, numbers in found.items():
+            label = name or "(none)"
+            label = label if len(label) <= 26 else f"…{label[-25:]}"
+            values = [numbers["loss"], *numbers["quantiles"].values(), numbers["token_accuracy"]]
+            lines.append(
+                f"{label:<28}{numbers['count']:>9,}" + "".join(f"{v:>9.4f}" for v in values)
+            )
+    if "exact_match" in summary["all"]:
+        shares = [summary[name]["exact_match"] for name in ("all", "chosen")]
+        lines.append("exact match {:.3f} of all rows, {:.3f} of the chosen".format(*shares))
+    return "\n".join(lines)
+
+
+def _next(
+    here: Path, arm: str, config: ConfigDict, parts: dict[str, list[records.Conversation]]
+) -> str:
+    """What was written, and how to use it."""
+    lines = [f"wrote {here / f'{arm}.ranked.jsonl'} and {arm}.summary.json"]
+    words = []
+    for name, key in (("train", "data.train"), ("evaluate", "data.test")):
+        if parts[name]:
+            path = here / f"{arm}.{name}.jsonl"
+            lines.append(f"wrote {path}: {len(parts[name])} rows")
+            words.append(f"--config.{key}={path}")
+    # What the reading added to a row is in it now, and must not be added again.
+    cleared = ("container", "group", "group_regex", "category", "instruction", "template")
+    reading = dict.fromkeys(cleared, "") | {key: key for key in _columns(parts)}
+    words += [
+        f"--config.data.reading.{key}={value}"
+        for key, value in reading.items()
+        if value != config.data.reading[key]
+    ]
+    if parts["evaluate"] and config.data.split.test:
+        words.append("--config.data.split.test=0.0")
+    lines.append(f"next: sft train with a new --workdir and {shlex.join(words)}")
+    if parts["evaluate"]:
+        lines.append(
+            f"The rows of {arm}.evaluate.jsonl are in the training files too: do not train on "
+            "those beside it."
+        )
+    return "\n".join(lines)
