@@ -38,7 +38,7 @@ def write_examples(path: Path, data: Path, spec: Spec, weights: str) -> None:
     from sft.model.weights import resolve
 
     vocabulary = tokenizer.from_gguf(str(resolve(weights)))
-    conversations = records.read(str(data)).conversations
+    conversations = records.read([records.Source("", str(data))]).conversations
     order = np.random.default_rng(ORDER_SEED).permutation(len(conversations))
     examples = [chat.encode(conversations[i], vocabulary, spec.family) for i in order]
     np.savez(
