@@ -18,14 +18,17 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from sft import config as configs
+from sft.config_check import validate
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
 
 COMMANDS = {
-    "data": "read, count and tokenise the data sets; write data/report.json",
+    "data": "audit the data sets: what would be trained on, and is it like what is served",
+    "data mine": "rank the training rows by how hard they are for a model; write subsets",
     "train": "tune, or continue a run; choose the best epoch",
     "eval": "score the base model or a checkpoint on the test set",
     "report": "print a run and write report.html",
 }
+_MODULES = {"data mine": "sft.eval.mine"}  # it needs a model, so it stands with the evaluation
 FLAGS = ("config", "workdir", "checkpoint", "json")
 HELP = """\
 usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
@@ -39,7 +42,7 @@ flags:
   --config=FILE          a file of configs/; optional where the run in --workdir has one
   --config.KEY=VALUE     changes one value, as in --config.optim.learning_rate=1e-3
   --workdir=DIR          the run directory
-  --checkpoint=WHICH     eval: base, best, latest or a step (default: best)
+  --checkpoint=WHICH     base, best, latest or a step; eval: best if not given, data mine: base
   --json                 print one JSON object as the last line, and nothing else there
 
 exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 42 interrupted and saved, run me again
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> int:
     """Runs one command line and returns the exit code."""
     words = argv[1:]
     if not words or words[0] in ("help", "-h", "--help") or "--help" in words:
-        lines = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+        lines = "\n".join(f"  {name:<11}{text}" for name, text in COMMANDS.items())
         print(HELP.format(commands=lines))
         return DONE if words else BAD_INPUT
     try:
@@ -99,7 +102,8 @@ def main(argv: list[str]) -> int:
 
 def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     """The command as a function without arguments, and whether its result is wanted as JSON."""
-    command = argv[1]
+    two = " ".join(argv[1:3])
+    command = two if two in COMMANDS else argv[1]
     if command not in COMMANDS:
         raise UserError(
             f"no command {command!r}.{configs.nearest(command, list(COMMANDS))} See sft --help."
@@ -108,10 +112,11 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     given.set_gnu_getopt(True)
     flags.DEFINE_string("config", None, "configuration file", flag_values=given)
     flags.DEFINE_string("workdir", "", "run directory", flag_values=given)
-    flags.DEFINE_string("checkpoint", "best", "what to evaluate", flag_values=given)
+    usual = "base" if command == "data mine" else "best"
+    flags.DEFINE_string("checkpoint", usual, "what to evaluate", flag_values=given)
     flags.DEFINE_bool("json", False, "machine-readable result", flag_values=given)
     try:
-        _, *rest = given(argv[1:], known_only=True)
+        _, *rest = given(argv[len(command.split()) :], known_only=True)
     except flags.Error as error:
         raise UserError(f"{_line(error)}. See sft --help.") from None
     if not given.workdir:
@@ -125,11 +130,11 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
 
         config = stored_config(given.workdir)
     _override(config, rest)
-    configs.validate(config)
-    module = importlib.import_module(f"sft.{command}.main")
+    validate(config)
+    module = importlib.import_module(_MODULES.get(command, f"sft.{command}.main"))
     if command == "report":
         return lambda: module.main(given.workdir), given.json
-    if command == "eval":
+    if command in ("eval", "data mine"):
         return lambda: module.main(config, given.workdir, given.checkpoint), given.json
     return lambda: module.main(config, given.workdir), given.json
 

@@ -39,12 +39,49 @@ _DEFAULT = {
         "dropout": 0.0,  # probability, on the input of the adapters
     },
     "data": {
-        "train": "",  # JSONL path, or several joined by commas
+        # Sets: files, or names of data.sources, joined by commas. Files may be globs and gs://.
+        "train": "",
         "validation": "",  # the set that chooses the epoch; never touched by training knobs
         "test": "",  # the set that is reported
+        "production": "",  # prompts as they come in production, for the audit to compare with
+        "reading": {  # how rows become conversations
+            "container": "",  # jsonl | json | csv | tsv | parquet | arrayrecord; "" = by ending
+            "prompt": "input_text",  # column of the prompt, in rows that are not conversations
+            "response": "output_text",  # column of the answer
+            "system": "",  # column of the system instruction; "" = none
+            "group": "",  # column of the key by which rows stay in one split; "" = each for itself
+            "group_regex": "",  # its first group, matched against that column, is the key
+            "category": "",  # column of the category, for stratified splits and the audit
+            "instruction": "",  # system instruction of rows without one
+            "template": "",  # instruction around the first prompt, as in "Translate: {prompt}"
+            "repair": "",  # leading_model, trailing_user: such turns are dropped, not the row
+            "weight": 1.0,  # passes over the rows in an epoch of training
+        },
+        "sources": {},  # name: {"path": …, and what differs from data.reading}
+        "max_rejected": 0.01,  # share of unusable rows above which reading is an error
+        "split": {  # cut from the training rows, whole groups at a time
+            "validation": 0.0,  # share; 0 = data.validation is given, or there is none
+            "test": 0.0,  # share
+            "seed": 0,
+            "stratify": "",  # category | origin: the same share of each; "" = of all rows
+        },
+        "chat": "",  # format of the turns, a name in sft/data/chat.py; "" = the model's
+        "train_on": "all",  # all | last: which answers of a conversation are trained
+        "eval_on": "all",  # all | last: which count in the loss of validation and test
         "max_length": 512,  # tokens per row in training
         "eval_max_length": 512,  # tokens per row in validation
+        "over_long": "error",  # error | drop | truncate_prompt_left | truncate_response
+        "max_over_long": 0.01,  # error: share of longer rows that are dropped rather than refused
         "pack": True,  # several examples in a training row, kept apart by segments
+        "augment": {  # of the training prompts; answers are never changed
+            "copies": 0,  # changed copies of each row, beside the row itself
+            "casing": 0.0,  # probability in a copy: all lower, all upper or title case
+            "whitespace": 0.0,  # probability: some spaces doubled, or one made a line break
+            "punctuation": 0.0,  # probability: closing punctuation dropped or added
+            "templates": "",  # file of instructions with {prompt}, one a line, drawn for a copy
+        },
+        "workers": 0,  # processes that tokenise and read ahead; 0 = threads of this one
+        "cache": "~/.cache/gemma-sft",  # directory of tokenised sets, by content; "" = none
     },
     "optim": {
         "learning_rate": 2e-4,  # peak
@@ -77,6 +114,15 @@ _DEFAULT = {
         "top_p": 1.0,  # 1 = all
         "max_examples": 0,  # prompts generated from, first ones in file order; 0 = all
     },
+    "mine": {
+        "select": "hardest",  # hardest | band: which training rows make the subset
+        "share": 0.2,  # hardest: share of the rows
+        "low": 0.0,  # band: from this quantile of the loss
+        "high": 1.0,  # band: to this one
+        "per_category": False,  # of each category rather than of all rows together
+        "evaluate": 0.1,  # share of the chosen groups kept for evaluation, not for training
+        "exact_match": False,  # generate too, and rank wrong answers first: slower
+    },
     "mesh": {
         "platform": "",  # cpu | gpu | tpu: refuse to run elsewhere; "" = whatever JAX finds
         "data": -1,  # devices along the batch; -1 = all that are left
@@ -84,6 +130,9 @@ _DEFAULT = {
         "tensor": 1,  # devices that share heads and hidden units
     },
 }
+
+
+SOURCES = "data.sources."  # the one group whose keys are the user's
 
 
 def default() -> ConfigDict:
@@ -118,31 +167,6 @@ def load(path: str) -> ConfigDict:
     return config
 
 
-_CHOICES = {
-    "model.dtype": ("bfloat16", "float32"),
-    "model.remat": ("layer", "projections", "none"),
-    "optim.schedule": ("constant", "linear", "cosine"),
-    "mesh.platform": ("", "cpu", "gpu", "tpu"),
-}
-_POSITIVE = (
-    "lora.alpha data.max_length data.eval_max_length optim.learning_rate optim.eps train.epochs "
-    "train.batch_size train.microbatches train.log_every train.keep_latest train.keep_best "
-    "loss.chunk eval.batch_size eval.max_new_tokens mesh.fsdp mesh.tensor"
-).split()
-_NOT_NEGATIVE = (
-    "seed lora.rank optim.weight_decay optim.clip_norm train.save_every eval.temperature "
-    "eval.top_k eval.max_examples"
-).split()
-_SHARES = (
-    "lora.dropout",
-    "optim.warmup",
-    "optim.final_scale",
-    "optim.b1",
-    "optim.b2",
-    "eval.top_p",
-)
-
-
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields ``("optim.learning_rate", 2e-4)``-like pairs in declaration order."""
     for key, value in config.items():
@@ -166,52 +190,6 @@ def nearest(key: str, known: list[str] | None = None) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def validate(config: ConfigDict) -> None:
-    """Checks names, types and ranges, before any device work.
-
-    Raises:
-      UserError: naming the key, its value, and what was expected.
-    """
-    expected = dict(flatten(default()))
-    given = dict(flatten(config))
-    for key in given:
-        if key not in expected:
-            raise UserError(f"config.{key}: no such key.{nearest(key)}")
-    for key, want in expected.items():
-        if key not in given:
-            raise UserError(f"config.{key}: missing. Start from sft.config.default().")
-        value = given[key]
-        if type(value) is not type(want):
-            raise UserError(
-                f"config.{key} = {value!r}: expected {type(want).__name__}, "
-                f"got {type(value).__name__}."
-            )
-    for key, choices in _CHOICES.items():
-        if given[key] not in choices:
-            hint = nearest(str(given[key]), [c for c in choices if c])
-            raise UserError(f"config.{key} = {given[key]!r}: expected one of {choices}.{hint}")
-    for key in _POSITIVE:
-        if not given[key] > 0:
-            raise UserError(f"config.{key} = {given[key]!r}: expected a number above 0.")
-    for key in _NOT_NEGATIVE:
-        if not given[key] >= 0:
-            raise UserError(f"config.{key} = {given[key]!r}: expected 0 or more.")
-    for key in _SHARES:
-        if not 0 <= given[key] <= 1:
-            raise UserError(f"config.{key} = {given[key]!r}: expected a number from 0 to 1.")
-    if not 0 <= config.lora.dropout < 1:
-        raise UserError(f"config.lora.dropout = {config.lora.dropout}: expected 0 to below 1.")
-    try:
-        re.compile(config.lora.targets)
-    except re.error as error:
-        raise UserError(f"config.lora.targets = {config.lora.targets!r}: {error}.") from None
-    if config.train.batch_size % config.train.microbatches:
-        raise UserError(
-            f"config.train.batch_size = {config.train.batch_size} is not divisible by "
-            f"config.train.microbatches = {config.train.microbatches}."
-        )
-
-
 def fingerprint(config: ConfigDict) -> str:
     """Twelve hex digits that change when any value does."""
     text = json.dumps(dict(flatten(config)), sort_keys=True)
@@ -231,6 +209,12 @@ def difference(ours: dict, theirs: dict) -> list[str]:
 def from_dict(values: dict) -> ConfigDict:
     """The inverse of ``dict(flatten(config))``, on top of the defaults."""
     config = default()
+    sources: dict[str, dict] = {}
+    for key, value in values.items():
+        if key.startswith(SOURCES):
+            name, _, leaf = key.removeprefix(SOURCES).partition(".")
+            sources.setdefault(name, {})[leaf] = value
+    config.data.sources = sources
     with config.unlocked():
         config.update_from_flattened_dict(values)
     return config

@@ -17,7 +17,8 @@ from sft.errors import UserError
 # Settings that change where or when something happens, never a number.
 _FREE = (
     *("eval.", "mesh.", "loss.", "model.remat", "data.test", "data.eval_max_length"),
-    *("train.log_every", "train.save_every", "train.keep_"),
+    *("train.log_every", "train.save_every", "train.keep_", "mine.", "data.production"),
+    *("data.workers", "data.cache"),
 )
 # What belongs to a configuration for good. Before there is any of it, the configuration may change.
 _RESULTS = ("metrics.jsonl", "checkpoints", "eval", "DONE")

@@ -102,7 +102,7 @@ def make_run(root: Path) -> Path:
     write_json(root / "environment.json", environment)
     split = {"files": ["data/dates/train.jsonl"], "rows": 2000, "rejected": {"empty answer": 3}}
     split |= {"tokens": 61234, "trained_tokens": 21987, "max_tokens": 44, "mean_tokens": 30.617}
-    write_json(root / "data" / "report.json", {"train": split, "validation": split})
+    write_json(root / "data" / "report.json", {"sets": {"train": split, "validation": split}})
     write_lines(root / "metrics.jsonl", metrics())
     points = [r for r in metrics() if r["split"] == "validation"]
     selection = {

@@ -19,10 +19,10 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # A module imports only from its own layer or from those before it.
 LAYERS = (
-    ("sft.errors", "sft.types", "sft.config"),
+    ("sft.errors", "sft.types", "sft.config", "sft.config_check"),
     ("sft.workdir",),
     ("sft.data", "sft.model"),
-    ("sft.inputs",),
+    ("sft.inputs", "sft.sets"),
     ("sft.train",),
     ("sft.eval",),
     ("sft.report",),
@@ -36,10 +36,13 @@ IO = ("os", "pathlib", "json", "io", "shutil", "orbax", "etils", "tempfile", "ur
 # Modules, and what none of their imports may be, at module level or anywhere.
 NEVER_AT_IMPORT = {
     "sft.config": ("jax", "gemma"),
-    "sft.data.records": ("jax", "gemma"),
-    "sft.data.audit": ("jax", "gemma"),
-    "sft.data.chat": ("jax", "gemma"),
-    "sft.data.tokenizer": ("jax", "gemma"),
+    **{
+        f"sft.data.{name}": ("jax", "gemma")
+        for name in (
+            *("files", "schemas", "records", "splits", "augment", "chat", "tokenizer", "examples"),
+            *("fit", "order", "pipeline", "audit"),
+        )
+    },
     "sft.cli": HEAVY,
 }
 NEVER = {

@@ -40,7 +40,7 @@ def test_without_json_it_says_where_it_wrote(shared, tmp_path, capsys):
     assert shared.main("data", tmp_path) == 0
     out = capsys.readouterr().out
     assert f"wrote {tmp_path / 'data' / 'report.json'}" in out
-    report = json.loads((tmp_path / "data" / "report.json").read_text())
+    report = json.loads((tmp_path / "data" / "report.json").read_text())["sets"]
     assert {name: part["rows"] for name, part in report.items()} == tiny_run.SIZES
 
 
@@ -48,8 +48,8 @@ def test_configuration_of_the_run_with_changes(shared, tmp_path, capsys):
     assert shared.main("data", tmp_path) == 0
     words = [f"--workdir={tmp_path}", "--config.data.test", str(shared.path / "train.jsonl")]
     assert cli.main(["sft", "data", *words, "--config.eval.top_k=3", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result["test"] == result["train"]
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])["sets"]
+    assert result["test"]["content"] == result["train"]["content"]
 
 
 def test_a_bug_is_a_bug(shared, tmp_path, capsys, monkeypatch):

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from sft import config as configs
-from sft.config import default, difference, fingerprint, flatten, from_dict, nearest, validate
+from sft.config import default, difference, fingerprint, flatten, from_dict, nearest
+from sft.config_check import validate
 from sft.errors import UserError
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))

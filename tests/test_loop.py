@@ -13,7 +13,7 @@ import pytest
 import tiny_run
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from sft import inputs
+from sft import inputs, sets
 from sft.data import pipeline
 from sft.model import sharding
 from sft.train import loop, optim
@@ -60,7 +60,7 @@ def test_metrics_of_a_whole_run(shared):
         math.isfinite(v) for row in validation + train for v in row.values() if v != row["split"]
     )
     assert validation[-1]["loss"] < 0.7 * validation[0]["loss"]
-    report = json.loads((shared.path / "done" / "data" / "report.json").read_text())
+    report = json.loads((shared.path / "done" / "data" / "report.json").read_text())["sets"]
     epochs = [sum(r["trained_tokens"] for r in train[i : i + 8]) for i in (0, 8, 16)]
     assert epochs == [report["train"]["trained_tokens"]] * 3
     assert validation[0]["weight"] == report["validation"]["trained_tokens"]
@@ -165,10 +165,10 @@ def test_validation_that_is_not_finite_stops_the_run(shared, tmp_path, capsys, m
 def task(project):
     config = project.values()
     tok = inputs.tokenizer(config, tiny_run.SPEC)
-    splits = [inputs.split(config, n, tiny_run.SPEC, tok) for n in ("train", "validation")]
-    train, validation = (split.examples for split in splits)
+    splits = sets.load(config, ("train", "validation"), tiny_run.SPEC, tok)
+    train, validation = (split.examples for split in splits.values())
     sizes = {"max_length": 32, "batch_size": 8, "epochs": 3, "seed": 0, "packed": True}
-    return loop.Task(train, validation, pipeline.plan_training(train, **sizes))
+    return loop.Task(train, validation, pipeline.plan_training(train.lengths, **sizes))
 
 
 def test_validation_depends_on_neither_batch_size_nor_packing(shared):
@@ -187,8 +187,8 @@ def test_validation_depends_on_neither_batch_size_nor_packing(shared):
     for size in (1, 8, 20):
         assert loss(size)["loss"] == pytest.approx(at_start["loss"], rel=1e-6)
         assert loss(size)["weight"] == at_start["weight"]
-    rows = pipeline.pack(np.array([len(e.tokens) - 1 for e in found]), 64)
-    rows += [[]] * (-len(rows) % 8)
+    sizes = {"max_length": 64, "batch_size": 8, "epochs": 1, "seed": 0, "packed": True}
+    rows = pipeline.plan_training(found.lengths, **sizes).rows
     batch = pipeline.make_batch([[found[i] for i in row] for row in rows], 64)
     packed = steps.evaluate(state.trainable, frozen, loop.place(batch, steps))
     assert float(packed["loss"].mean()) == pytest.approx(at_start["loss"], rel=1e-6)

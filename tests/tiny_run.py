@@ -57,6 +57,8 @@ VALUES = {
     "model.dtype": "float32",
     "model.remat": "none",
     "data.max_length": 32,
+    "data.max_over_long": 0.0,
+    "data.cache": "",
     "data.eval_max_length": 64,
     "lora.rank": 4,
     "lora.alpha": 8.0,

@@ -1,35 +1,49 @@
-"""``sft data``: reads every configured set and says what is in it."""
+"""``sft data``: reads every configured set and says what the model would be trained on."""
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import inputs
+from sft import inputs, sets
 from sft import workdir as workdirs
+from sft.data import audit
 from sft.errors import UserError
 from sft.model import specs
 
+_LEFT = ("rows", "tokens", "trained_tokens", "mean_tokens", "max_tokens", "untrained")
+
 
 def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Writes ``data/report.json`` and prints it.
+    """Writes ``data/report.json`` and ``data/report.html``, and prints the short form.
 
     Raises:
       UserError: no set is configured, or one is malformed.
     """
-    names = [name for name in ("train", "validation", "test") if config.data[name]]
+    names = sets.configured(config)
     if not names:
         raise UserError("config.data.train, validation and test are all empty: nothing to read.")
     spec = specs.get(config.model.name)
-    path = workdirs.prepare(config, workdir)
+    path = workdirs.prepare(config, workdir) / "data"
     tok = inputs.tokenizer(config, spec)
-    splits = {name: inputs.split(config, name, spec, tok) for name in names}
-    inputs.write_data_report(path, splits)
+    splits = sets.load(config, names, spec, tok)
+    report = audit.examine(
+        {
+            name: audit.Set(split.files, split.records, split.encoded, split.fit, split.passes)
+            for name, split in splits.items()
+        },
+        sets.production(config),
+        tokenizer=tok,
+        max_length=config.data.max_length,
+        eval_max_length=config.data.eval_max_length,
+        policy=config.data.over_long,
+    )
     for name, split in splits.items():
-        report = split.report
-        print(
-            f"{name}: {report['rows']} rows, {sum(report['rejected'].values())} rejected, "
-            f"{report['tokens']} tokens of which {report['trained_tokens']} trained, "
-            f"longest {report['max_tokens']}"
-        )
-    print(f"wrote {path / 'data' / 'report.json'}")
-    return {name: split.report for name, split in splits.items()}
+        # What is left after the policy for long rows is what is trained on; lengths and sources
+        # are told as they were read.
+        left = split.report
+        report["sets"][name] = left | report["sets"][name] | {key: left[key] for key in _LEFT}
+    workdirs.write_json(path / "report.json", report)
+    workdirs.write_text(path / "report.html", audit.page.render(report))
+    print(audit.terminal.render(report))
+    print(f"wrote {path / 'report.json'} and report.html")
+    return report

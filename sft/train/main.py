@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from sft import inputs
+from sft import inputs, sets
 from sft import workdir as workdirs
 from sft.data import pipeline
 from sft.model import sharding, specs
@@ -34,15 +34,18 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     workdirs.write_environment(path, [str(d) for d in mesh.devices.flat])
     tok = inputs.tokenizer(config, spec)
-    splits = {name: inputs.split(config, name, spec, tok) for name in ("train", "validation")}
-    inputs.write_data_report(path, splits)
+    splits = sets.load(config, ("train", "validation"), spec, tok)
+    sets.write_report(path, splits)
+    origins, weights = sets.weights(splits["train"])
     plan = pipeline.plan_training(
-        splits["train"].examples,
+        splits["train"].examples.lengths,
         max_length=config.data.max_length,
         batch_size=config.train.batch_size,
         epochs=config.train.epochs,
         seed=config.seed,
         packed=config.data.pack,
+        origins=origins,
+        weights=weights,
     )
     pipeline.check_eval_lengths(splits["validation"].examples, config.data.eval_max_length)
     print(_describe(splits, plan, mesh.size))
@@ -57,7 +60,7 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
     return chosen
 
 
-def _describe(splits: dict[str, inputs.Split], plan: pipeline.TrainPlan, devices: int) -> str:
+def _describe(splits: dict[str, sets.Split], plan: pipeline.TrainPlan, devices: int) -> str:
     train, validation = splits["train"].report, splits["validation"].report
     cells = len(plan.rows) * plan.max_length
     used = train["tokens"] * len(plan.epoch_ends)

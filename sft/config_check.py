@@ -1,0 +1,146 @@
+"""Every value of a configuration checked, before any device work."""
+
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sft.config import SOURCES, default, flatten, nearest
+from sft.errors import UserError
+
+_CHOICES = {
+    "model.dtype": ("bfloat16", "float32"),
+    "model.remat": ("layer", "projections", "none"),
+    "data.reading.container": ("", "jsonl", "json", "csv", "tsv", "parquet", "arrayrecord"),
+    "data.split.stratify": ("", "category", "origin"),
+    "data.chat": ("", "gemma2", "gemma3", "gemma4", "gemma4_large"),
+    "data.train_on": ("all", "last"),
+    "data.eval_on": ("all", "last"),
+    "data.over_long": ("error", "drop", "truncate_prompt_left", "truncate_response"),
+    "optim.schedule": ("constant", "linear", "cosine"),
+    "mine.select": ("hardest", "band"),
+    "mesh.platform": ("", "cpu", "gpu", "tpu"),
+}
+_POSITIVE = (
+    "lora.alpha data.max_length data.eval_max_length data.reading.weight optim.learning_rate "
+    "optim.eps train.epochs train.batch_size train.microbatches train.log_every train.keep_latest "
+    "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens mesh.fsdp mesh.tensor"
+).split()
+_NOT_NEGATIVE = (
+    "seed lora.rank data.split.seed data.augment.copies data.workers optim.weight_decay "
+    "optim.clip_norm train.save_every eval.temperature eval.top_k eval.max_examples"
+).split()
+_SHARES = (
+    "lora.dropout data.max_rejected data.max_over_long data.split.validation data.split.test "
+    "data.augment.casing data.augment.whitespace data.augment.punctuation optim.warmup "
+    "optim.final_scale optim.b1 optim.b2 eval.top_p mine.share mine.low mine.high mine.evaluate"
+).split()
+_REPAIRS = ("leading_model", "trailing_user")
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks names, types and ranges.
+
+    Raises:
+      UserError: naming the key, its value, and what was expected.
+    """
+    given = dict(flatten(config))
+    expected = dict(flatten(default()))
+    expected |= _source_keys(given, expected)
+    for key in given:
+        if key not in expected:
+            raise UserError(f"config.{key}: no such key.{nearest(key)}")
+    for key, want in expected.items():
+        if key not in given:
+            raise UserError(f"config.{key}: missing. Start from sft.config.default().")
+        value = given[key]
+        if type(value) is not type(want):
+            raise UserError(
+                f"config.{key} = {value!r}: expected {type(want).__name__}, "
+                f"got {type(value).__name__}."
+            )
+        _check_range(key, value)
+    _check_together(config)
+
+
+def _source_keys(given: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+    """The keys of ``data.sources``, with a value of the type each must have.
+
+    Raises:
+      UserError: a source without a path, or with a key that ``data.reading`` does not have.
+    """
+    reading = {
+        key.removeprefix("data.reading."): value
+        for key, value in expected.items()
+        if key.startswith("data.reading.")
+    }
+    options = reading | {"path": ""}
+    found = {}
+    for key in given:
+        if not key.startswith(SOURCES):
+            continue
+        name, _, leaf = key.removeprefix(SOURCES).partition(".")
+        if not re.fullmatch(r"\w[\w-]*", name):
+            raise UserError(
+                f"config.{SOURCES}{name}: a source's name has letters, digits, _ and - only."
+            )
+        if leaf not in options:
+            hint = nearest(leaf, list(options))
+            raise UserError(f"config.{key}: no such key.{hint} Known: {', '.join(options)}.")
+        found[key] = options[leaf]
+        if f"{SOURCES}{name}.path" not in given:
+            raise UserError(f"config.{SOURCES}{name}.path: missing. Give the files of this source.")
+    return found
+
+
+def _check_range(key: str, value: Any) -> None:
+    name = re.sub(r"^data\.sources\.[^.]+\.", "data.reading.", key)
+    if name in _CHOICES and value not in _CHOICES[name]:
+        choices = _CHOICES[name]
+        hint = nearest(str(value), [c for c in choices if c])
+        raise UserError(f"config.{key} = {value!r}: expected one of {choices}.{hint}")
+    if name in _POSITIVE and not value > 0:
+        raise UserError(f"config.{key} = {value!r}: expected a number above 0.")
+    if name in _NOT_NEGATIVE and not value >= 0:
+        raise UserError(f"config.{key} = {value!r}: expected 0 or more.")
+    if name in _SHARES and not 0 <= value <= 1:
+        raise UserError(f"config.{key} = {value!r}: expected a number from 0 to 1.")
+    if name in ("lora.targets", "data.reading.group_regex"):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise UserError(f"config.{key} = {value!r}: {error}.") from None
+    if name == "data.reading.repair":
+        for repair in filter(None, (part.strip() for part in value.split(","))):
+            if repair not in _REPAIRS:
+                hint = nearest(repair, list(_REPAIRS))
+                raise UserError(
+                    f"config.{key} = {value!r}: {repair!r} is none of {_REPAIRS}.{hint}"
+                )
+
+
+def _check_together(config: ConfigDict) -> None:
+    if not config.lora.dropout < 1:
+        raise UserError(f"config.lora.dropout = {config.lora.dropout}: expected 0 to below 1.")
+    if config.train.batch_size % config.train.microbatches:
+        raise UserError(
+            f"config.train.batch_size = {config.train.batch_size} is not divisible by "
+            f"config.train.microbatches = {config.train.microbatches}."
+        )
+    cut = config.data.split
+    for name in ("validation", "test"):
+        if cut[name] and config.data[name]:
+            raise UserError(
+                f"config.data.split.{name} = {cut[name]} would cut the set from the training rows, "
+                f"but config.data.{name} = {config.data[name]!r} gives it. Set one of them."
+            )
+    if not cut.validation + cut.test < 1:
+        raise UserError(
+            f"config.data.split: validation {cut.validation} and test {cut.test} leave no row to "
+            "train on. Their sum must be below 1."
+        )
+    if not config.mine.low < config.mine.high:
+        raise UserError(
+            f"config.mine.low = {config.mine.low}: expected below config.mine.high = "
+            f"{config.mine.high}."
+        )
