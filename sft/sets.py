@@ -92,10 +92,48 @@ def production(config: ConfigDict) -> records.Records | None:
     return records.read(sources, config.data.max_rejected, answers=False)
 
 
-def configured(config: ConfigDict) -> list[str]:
-    """The names of the sets that the configuration gives or cuts from training rows."""
+def tests(config: ConfigDict, spec: Spec, tok: Tokenizer) -> dict[str, Split]:
+    """The test sets: each file or source of ``config.data.test`` is one, under a short name.
+
+    Raises:
+      UserError: as ``load``, or two of the same short name.
+    """
+    if config.data.split.test:
+        return load(config, ["test"], spec, tok)
+    listed = [name.strip() for name in config.data.test.split(",")]
+    labels = [Path(name).name.split(".")[0] for name in listed]
+    found = {}
+    for name, label in zip(listed, labels, strict=True):
+        if labels.count(label) > 1:
+            raise UserError(
+                f"config.data.test: {name}: more than one file is called {label!r}, and results "
+                f"are kept by that name. Rename one."
+            )
+        part = config.copy_and_resolve_references()
+        part.data.test = name
+        found |= {label: load(part, ["test"], spec, tok)["test"]}
+    return found
+
+
+def told_apart(tests: dict[str, Split]) -> dict[str, Split]:
+    """A test file may be called train or validation; in a report these names are taken."""
+    taken = ("train", "validation")
+    return {f"test {name}" if name in taken else name: split for name, split in tests.items()}
+
+
+def everything(config: ConfigDict, spec: Spec, tok: Tokenizer) -> dict[str, Split]:
+    """Every set that the configuration gives or cuts from training rows, by name.
+
+    Raises:
+      UserError: as ``tests``, or there is none.
+    """
     data = config.data
-    return [name for name in NAMES if data[name] or data.split.get(name)]
+    names = [name for name in NAMES if data[name] or data.split.get(name)]
+    if not names:
+        raise UserError("config.data.train, validation and test are all empty: nothing to read.")
+    if data.split.test or not data.test:
+        return load(config, names, spec, tok)
+    return load(config, names[:-1], spec, tok) | told_apart(tests(config, spec, tok))
 
 
 def chat_format(config: ConfigDict, spec: Spec) -> str:

@@ -49,7 +49,7 @@ def test_configuration_of_the_run_with_changes(shared, tmp_path, capsys):
     words = [f"--workdir={tmp_path}", "--config.data.test", str(shared.path / "train.jsonl")]
     assert cli.main(["sft", "data", *words, "--config.eval.top_k=3", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])["sets"]
-    assert result["test"]["content"] == result["train"]["content"]
+    assert result["test train"]["content"] == result["train"]["content"]
 
 
 def test_a_bug_is_a_bug(shared, tmp_path, capsys, monkeypatch):

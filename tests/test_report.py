@@ -234,3 +234,16 @@ def test_command_prints_and_writes(workdir, capsys):
     assert main(str(workdir)) == {"report": str(workdir / "report.html")}
     assert "test: tuning helped" in capsys.readouterr().out
     assert (workdir / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_errors_of_the_data_audit_are_told(workdir):
+    path = workdir / "data" / "report.json"
+    before = path.read_text()
+    severities = ("error", "warning", "error")
+    told = [{"severity": s, "text": f"Fault {i}.", "remedy": ""} for i, s in enumerate(severities)]
+    path.write_text(json.dumps(json.loads(before) | {"warnings": told}))
+    found = findings.warnings(load_run(workdir), [])
+    path.write_text(before)
+    assert [w for w in found if w.startswith("Data")] == [
+        "Data: Fault 0. And 1 more like it. See data/report.html."
+    ]

@@ -13,12 +13,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from etils import epath
-
 from sft.data import json_rows
 from sft.data.conversation import Reject
 from sft.data.json_rows import MAX_LINE
-from sft.data.opening import expand, lines, local, message, one_line, open_bytes
+from sft.data.opening import expand, lines, message, on_disk, one_line, open_bytes
 from sft.errors import UserError
 
 __all__ = ["expand", "rows"]
@@ -153,12 +151,9 @@ def _parquet(path: str, reads: Reads) -> Rows:
     import pyarrow
     from pyarrow import parquet
 
-    with one_line(path):
-        # A remote file is fetched whole: its footer is at the end, and batches jump about.
-        remote = "://" in path
-        whole = pyarrow.BufferReader(epath.Path(path).read_bytes()) if remote else local(path)
+    with one_line(path), on_disk(path) as file:
         try:
-            with parquet.ParquetFile(whole, page_checksum_verification=True) as table:
+            with parquet.ParquetFile(file, page_checksum_verification=True) as table:
                 names = table.schema_arrow.names
                 twice = [name for name in names if names.count(name) > 1]
                 if twice:
@@ -196,13 +191,11 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _array_record(path: str, reads: Reads) -> Rows:
-    if "://" in path:
-        raise UserError(f"{path}: ArrayRecord files are read from disk only. Copy it here first.")
     from array_record.python import array_record_module  # ty: ignore[missing-module-member]
 
-    with one_line(path):
+    with one_line(path), on_disk(path) as file:
         try:
-            reader = array_record_module.ArrayRecordReader(local(path))
+            reader = array_record_module.ArrayRecordReader(file)
             if not reader.ok():
                 raise ValueError("no index at its end; is it cut off?")
             count, decoder = reader.num_records(), json_rows.Decoder()

@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 from sft import inputs, sets
 from sft import workdir as workdirs
 from sft.data import audit
-from sft.errors import UserError
 from sft.model import specs
 
 _LEFT = ("rows", "tokens", "trained_tokens", "mean_tokens", "max_tokens", "untrained")
@@ -19,13 +18,10 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
     Raises:
       UserError: no set is configured, or one is malformed.
     """
-    names = sets.configured(config)
-    if not names:
-        raise UserError("config.data.train, validation and test are all empty: nothing to read.")
     spec = specs.get(config.model.name)
     path = workdirs.prepare(config, workdir) / "data"
     tok = inputs.tokenizer(config, spec)
-    splits = sets.load(config, names, spec, tok)
+    splits = sets.everything(config, spec, tok)
     report = audit.examine(
         {
             name: audit.Set(split.files, split.records, split.encoded, split.fit, split.passes)

@@ -6,6 +6,7 @@ Of an open file only ``read(size)`` is used: the backends of epath have little e
 import contextlib
 import gzip
 import re
+import tempfile
 import zlib
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -99,7 +100,18 @@ def message(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
-def local(path: str) -> str:
-    """``path``, if there is a file; libraries say less clearly that there is none."""
-    with open(path, "rb"):
-        return path
+@contextlib.contextmanager
+def on_disk(path: str) -> Generator[str]:
+    """A name under which libraries that jump about in a file can open it.
+
+    What lies in a bucket is copied to a temporary file, which is gone at the end.
+    """
+    if "://" not in path:
+        with open(path, "rb"):  # libraries say less clearly that there is no such file
+            yield path
+        return
+    with tempfile.NamedTemporaryFile() as copy, epath.Path(path).open("rb") as remote:
+        while chunk := remote.read(_CHUNK):
+            copy.write(chunk)
+        copy.flush()
+        yield copy.name

@@ -10,8 +10,6 @@ from ml_collections import ConfigDict
 from sft import config as configs
 from sft import inputs, sets
 from sft import workdir as workdirs
-from sft.data.tokenizer import Tokenizer
-from sft.errors import UserError
 from sft.eval import arms, harness
 from sft.model import specs
 
@@ -31,8 +29,8 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
     arm, step = arms.which(path, config, checkpoint)
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)
-    splits = _sets(config, spec, tok)
-    sets.write_report(path, splits)
+    splits = sets.tests(config, spec, tok)
+    sets.write_report(path, sets.told_apart(splits))
     wanted = {name: _fingerprint(config, arm, step, split) for name, split in splits.items()}
     stored = {name: _stored(path, arm, name, wanted[name]) for name in splits}
     results = {name: result for name, result in stored.items() if result is not None}
@@ -60,26 +58,6 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
             f"loss {result['loss']:.4f}, token accuracy {result['token_accuracy']:.4f}"
         )
     return results
-
-
-def _sets(config: ConfigDict, spec: specs.Spec, tok: Tokenizer) -> dict[str, sets.Split]:
-    """Each file or source of ``config.data.test`` is a set of its own, under a short name."""
-    if config.data.split.test:
-        return sets.load(config, ["test"], spec, tok)
-    names = [name.strip() for name in config.data.test.split(",")]
-    labels = [Path(name).name.split(".")[0] for name in names]
-    for name, label in zip(names, labels, strict=True):
-        if labels.count(label) > 1:
-            raise UserError(
-                f"config.data.test: {name}: more than one file is called {label!r}, and results "
-                f"are kept by that name. Rename one."
-            )
-    splits = {}
-    for name, label in zip(names, labels, strict=True):
-        part = config.copy_and_resolve_references()
-        part.data.test = name
-        splits |= {label: sets.load(part, ["test"], spec, tok)["test"]}
-    return splits
 
 
 def _fingerprint(config: ConfigDict, arm: str, step: int | None, split: sets.Split) -> str:

@@ -106,11 +106,18 @@ def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
         found.append("The loss is not a finite number at some steps: the run diverged.")
     if not run.data:
         found.append("No data report: run `sft data`.")
+    severe = [w["text"] for w in run.data.get("warnings", []) if w["severity"] == "error"]
+    if severe:
+        found.append(f"Data: {severe[0]} {_more(len(severe) - 1)}See data/report.html.")
     if not run.selection:
         found.append("No epoch has been chosen yet: selection.json is missing.")
     else:
         found += _selection_warnings(run, run.selection, comparisons)
     return found
+
+
+def _more(count: int) -> str:
+    return f"And {count} more like it. " if count else ""
 
 
 def _selection_warnings(run: Run, selection: Record, comparisons: list[Comparison]) -> list[str]:

@@ -16,11 +16,8 @@ import json
 import os
 import time
 
-# Imported first, so that the timed part does not hold the seconds that these take.
-import grain  # noqa: F401
 from data_exchange import SHAREGPT
 
-import sft.types  # noqa: F401
 from sft.data import examples, fit, pipeline, records, tokenizer
 
 
@@ -40,6 +37,11 @@ def arguments() -> argparse.Namespace:
 
 def measure(args: argparse.Namespace) -> dict:
     """Prepares, and iterates once for the clock and once more for the counts."""
+    # Not at the top, which the processes that encode import too: they need neither.
+    import grain  # noqa: F401
+
+    import sft.types  # noqa: F401
+
     vocabulary = tokenizer.from_gguf(args.tokenizer)
     workers = args.processes if args.processes > 1 else 0
     reading = SHAREGPT if args.sharegpt else records.Reading()
