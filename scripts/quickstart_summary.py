@@ -34,8 +34,8 @@ def summarise(run: Run, seconds: dict[str, float], peak: int) -> dict:
         "tuned": {key: tuned[key] for key in ("exact_match", "loss", "token_accuracy")},
         "best_epoch": run.selection["epoch"],
         "epochs": len([e for e in run.selection["epochs"] if e["epoch"] > 0]),
-        "train_examples": run.data["train"]["rows"],
-        "trained_tokens": run.data["train"]["trained_tokens"],
+        "train_examples": run.data["sets"]["train"]["rows"],
+        "trained_tokens": run.data["sets"]["train"]["trained_tokens"],
         "wall_seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
         "peak_rss_bytes": peak,
     }

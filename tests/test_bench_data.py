@@ -259,7 +259,7 @@ def test_runs_that_cannot_tell_are_refused(tmp_path, rows, message):
 
 
 def test_a_missing_file_is_one_line_that_says_how_to_get_it(monkeypatch, capsys):
-    for flags, message in [(["--data", "/none"], "pip download"), (["--wait", "/none"], "no metr")]:
+    for flags, message in [(["--data", "/none"], "extra bench"), (["--wait", "/none"], "no metr")]:
         monkeypatch.setattr(sys, "argv", ["data.py", *flags])
         assert bench.main() == BAD_INPUT
         error = capsys.readouterr().err

