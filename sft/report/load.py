@@ -26,7 +26,7 @@ class Run:
     fingerprint: str
     config: Record
     environment: Record
-    data: dict[str, Record]
+    data: Record
     train: list[Record]
     validation: list[Record]
     selection: Record | None
