@@ -1,0 +1,1 @@
+"""Repeated rows and repeated text: what to keep, what to train on, what has leaked."""
