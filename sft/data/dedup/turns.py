@@ -1,0 +1,72 @@
+"""Whole answers that equal one of an earlier row, be it in their own group.
+
+Conversations cut into overlapping rows repeat whole answers, which teaches nothing new. Within a
+group, text that is only a part of an answer is left alone: it is often what the next turn edits.
+"""
+
+import hashlib
+
+import numpy as np
+
+from sft.data.chat import CONTEXT
+from sft.data.dedup.repeats import Options, copies
+from sft.data.dedup.stretches import Stretches
+from sft.data.examples import Examples
+
+
+def find(
+    examples: Examples,
+    groups: np.ndarray,
+    turns: Stretches,
+    options: Options,
+    exempt: np.ndarray,
+) -> tuple[Stretches, np.ndarray]:
+    """Those of the ``turns`` that are copies too many, in ascending order.
+
+    Rows are in the order of their group's rank, then of their place. Equal turns of one row are
+    one copy.
+
+    Args:
+      turns: stretches of answers.
+      exempt: bool ``[T]``, where windows of templates start; a turn of nothing else is none.
+
+    Returns:
+      The copies; and int64 ``[k]``: the row of the first copy of each.
+    """
+    turns, starts = _equal(examples, _whole(examples, turns, options.length, exempt))
+    ranks = np.empty(len(examples), np.int64)
+    ranks[np.lexsort((np.arange(len(examples)), groups))] = np.arange(len(examples))
+    is_copy, first = copies(ranks[turns.rows], starts, 1, options)
+    owners = np.repeat(turns.rows[first], np.diff(starts))[is_copy]
+    found = turns.select(is_copy)
+    order = np.argsort(found.begins)
+    return found.select(order), owners[order]
+
+
+def _whole(examples: Examples, turns: Stretches, length: int, exempt: np.ndarray) -> Stretches:
+    """The turns of ``length`` tokens or more, that are no template, and no part of which has
+    become context."""
+    kinds, starts = examples.kinds, examples.starts
+    turns = turns.select(turns.lengths >= length)
+    before = kinds[np.maximum(turns.begins - 1, 0)]
+    after = kinds[np.minimum(turns.stops, len(kinds) - 1)]
+    is_part = (before == CONTEXT) & (turns.begins > starts[turns.rows])
+    is_part |= (after == CONTEXT) & (turns.stops < starts[turns.rows + 1])
+    places, last = np.flatnonzero(exempt), turns.stops - length + 1
+    inside = np.searchsorted(places, last) - np.searchsorted(places, turns.begins)
+    is_template = inside == last - turns.begins
+    return turns.select(~is_part & ~is_template)
+
+
+def _equal(examples: Examples, turns: Stretches) -> tuple[Stretches, np.ndarray]:
+    """Turns that equal another, class by class, ascending within one; int64 ``[k + 1]`` where the
+    classes start. Equal are turns of the same 128-bit hash."""
+    known: dict[bytes, int] = {}
+    ids = np.zeros(len(turns.begins), np.int64)
+    for i, (begin, stop) in enumerate(zip(turns.begins, turns.stops, strict=True)):
+        content = np.ascontiguousarray(examples.tokens[begin:stop])
+        ids[i] = known.setdefault(hashlib.blake2b(content, digest_size=16).digest(), len(known))
+    sizes = np.bincount(ids, minlength=len(known))
+    order = np.argsort(ids, kind="stable")
+    order = order[sizes[ids[order]] > 1]
+    return turns.select(order), np.concatenate([[0], np.cumsum(sizes[sizes > 1])])
