@@ -68,6 +68,27 @@ _DEFAULT = {
         "chat": "",  # format of the turns, a name in sft/data/chat.py; "" = the model's
         "train_on": "all",  # all | last: which answers of a conversation are trained
         "eval_on": "all",  # all | last: which count in the loss of validation and test
+        "dedup": {  # of the training rows; evaluation sets are never changed
+            "exact": True,  # rows that say the same as an earlier one are dropped
+            "case": False,  # ... also where only upper and lower case differ
+            "punctuation": False,  # ... also where only punctuation differs
+            "responses_per_prompt": 0,  # different answers kept of one prompt; 0 = all
+            "near": 0.0,  # Jaccard similarity of near-duplicates, usually 0.8; 0 = off
+            "substring": 0,  # tokens of a repeated stretch of answers, usually 50; 0 = off
+            "engine": "hash",  # hash (least memory) | suffix_array; the result is the same
+            "memory": 2**30,  # bytes that the hash engine may use
+            "scope": "group",  # group | record: what an earlier copy must be outside of
+            "keep": "first",  # first | none: whether one copy stays
+            "max_copies": 1,  # copies that stay, in the order of the rows
+            "action": "mask",  # mask | cut | drop | report: what is done to repeated stretches
+            "drop_share": 0.8,  # share of masked tokens from which the row is dropped
+            "min_trained": 8,  # trained tokens below which a masked row is dropped
+            "template_share": 0.05,  # share of a source's rows from which a stretch is a form
+        },
+        "leakage": {  # rows of validation and test that training gives away
+            "action": "report",  # report | drop the training row | error above max_share
+            "max_share": 0.0,  # share of an evaluated set that may be given away
+        },
         "max_length": 512,  # tokens per row in training
         "eval_max_length": 512,  # tokens per row in validation
         "over_long": "error",  # error | drop | truncate_prompt_left | truncate_response

@@ -14,6 +14,11 @@ _CHOICES = {
     "data.reading.container": ("", "jsonl", "json", "csv", "tsv", "parquet", "arrayrecord"),
     "data.split.stratify": ("", "category", "origin"),
     "data.chat": ("", "gemma2", "gemma3", "gemma4", "gemma4_large"),
+    "data.dedup.engine": ("suffix_array", "hash"),
+    "data.dedup.scope": ("group", "record"),
+    "data.dedup.keep": ("first", "none"),
+    "data.dedup.action": ("mask", "cut", "drop", "report"),
+    "data.leakage.action": ("report", "drop", "error"),
     "data.train_on": ("all", "last"),
     "data.eval_on": ("all", "last"),
     "data.over_long": ("error", "drop", "truncate_prompt_left", "truncate_response"),
@@ -22,16 +27,19 @@ _CHOICES = {
     "mesh.platform": ("", "cpu", "gpu", "tpu"),
 }
 _POSITIVE = (
-    "lora.alpha data.max_length data.eval_max_length data.reading.weight optim.learning_rate "
-    "optim.eps train.epochs train.batch_size train.microbatches train.log_every train.keep_latest "
-    "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens mesh.fsdp mesh.tensor"
+    "lora.alpha data.dedup.memory data.dedup.max_copies data.dedup.drop_share data.max_length "
+    "data.eval_max_length data.reading.weight optim.learning_rate optim.eps train.epochs "
+    "train.batch_size train.microbatches train.log_every train.keep_latest train.keep_best "
+    "loss.chunk eval.batch_size eval.max_new_tokens mesh.fsdp mesh.tensor"
 ).split()
 _NOT_NEGATIVE = (
-    "seed lora.rank data.split.seed data.augment.copies data.workers optim.weight_decay "
+    "seed lora.rank data.split.seed data.dedup.responses_per_prompt data.dedup.substring "
+    "data.dedup.min_trained data.augment.copies data.workers optim.weight_decay "
     "optim.clip_norm train.save_every eval.temperature eval.top_k eval.max_examples"
 ).split()
 _SHARES = (
     "lora.dropout data.max_rejected data.max_over_long data.split.validation data.split.test "
+    "data.dedup.near data.dedup.drop_share data.dedup.template_share data.leakage.max_share "
     "data.augment.casing data.augment.whitespace data.augment.punctuation optim.warmup "
     "optim.final_scale optim.b1 optim.b2 eval.top_p mine.share mine.low mine.high mine.evaluate"
 ).split()

@@ -1,7 +1,7 @@
-"""From the configuration to the sets: rows read, split, augmented, tokenised, cut to length.
+"""From the configuration to the sets: rows read, split and tokenised.
 
-Training is the only set that weights, augmentation, the over-long policy and ``data.max_length``
-touch. Validation and test are what the files say, whatever is tuned.
+What is done to training rows alone is in ``sft.training_set``; validation and test are what the
+files say, whatever is tuned.
 """
 
 import dataclasses
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft.data import audit, augment, chat, examples, fit, records, splits
+from sft import sources
+from sft.data import audit, chat, examples, records
+from sft.data.dedup import near, plan
 from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
 from sft.model.specs import Spec
@@ -29,13 +31,14 @@ class Split:
 
     Attributes:
       files: as configured.
-      records: everything that was read, with what was rejected and why.
+      records: what deduplication leaves, with copies by augmentation, and what was rejected.
       encoded: ids and kinds of ``records.conversations``, in their order.
       kept: int64 indices into ``records.conversations`` of what the policy for long rows keeps.
       examples: ids and kinds of the kept ones, cut where the policy says so.
       fit: what that policy did; ``None`` where none applies.
       augmented: copies made and copies left out as unchanged, or ``None``.
       passes: over the rows of each source in an epoch of training.
+      plan: of deduplication, and what it was made from; ``None`` for other sets than training.
     """
 
     files: list[str]
@@ -46,6 +49,7 @@ class Split:
     fit: dict[str, Any] | None
     augmented: dict[str, int] | None
     passes: dict[str, float]
+    plan: "Planned | None" = None
 
     @property
     def conversations(self) -> list[records.Conversation]:
@@ -69,27 +73,25 @@ class Split:
         return digest.hexdigest()[:12]
 
 
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A plan of deduplication, the training rows it is for, and the sets it compared them with."""
+
+    plan: plan.Plan
+    conversations: list[records.Conversation]
+    encoded: examples.Examples
+    evaluation: dict[str, tuple[list[records.Conversation], examples.Examples]]
+
+
 def load(config: ConfigDict, names: Sequence[str], spec: Spec, tok: Tokenizer) -> dict[str, Split]:
-    """The sets of these names, in order.
+    """The sets of these names, in order, training as it was read.
 
     Raises:
       UserError: one is not configured, missing, malformed, or longer than allowed; names the file
         and line, or the key.
     """
-    found = _records(config, names)
+    found = sources.read(config, names, _clusters(config, spec, tok))
     return {name: _split(config, name, found[name], spec, tok) for name in names}
-
-
-def production(config: ConfigDict) -> records.Records | None:
-    """The sample of production prompts, or ``None`` where ``data.production`` is not set."""
-    if not config.data.production:
-        return None
-    ungrouped = {"group": "", "group_regex": "", "category": ""}  # production knows no such columns
-    sources = [
-        dataclasses.replace(source, reading=dataclasses.replace(source.reading, **ungrouped))
-        for source in _sources(config, "production")
-    ]
-    return records.read(sources, config.data.max_rejected, answers=False)
 
 
 def tests(config: ConfigDict, spec: Spec, tok: Tokenizer) -> dict[str, Split]:
@@ -121,21 +123,6 @@ def told_apart(tests: dict[str, Split]) -> dict[str, Split]:
     return {f"test {name}" if name in taken else name: split for name, split in tests.items()}
 
 
-def everything(config: ConfigDict, spec: Spec, tok: Tokenizer) -> dict[str, Split]:
-    """Every set that the configuration gives or cuts from training rows, by name.
-
-    Raises:
-      UserError: as ``tests``, or there is none.
-    """
-    data = config.data
-    names = [name for name in NAMES if data[name] or data.split.get(name)]
-    if not names:
-        raise UserError("config.data.train, validation and test are all empty: nothing to read.")
-    if data.split.test or not data.test:
-        return load(config, names, spec, tok)
-    return load(config, names[:-1], spec, tok) | told_apart(tests(config, spec, tok))
-
-
 def chat_format(config: ConfigDict, spec: Spec) -> str:
     """The format of the turns: ``config.data.chat``, or the model's own."""
     return config.data.chat or spec.family
@@ -165,102 +152,40 @@ def write_report(workdir: Path, splits: dict[str, Split]) -> None:
     write_json(path, report | {"sets": known})
 
 
-def _records(config: ConfigDict, names: Sequence[str]) -> dict[str, records.Records]:
-    """Every set is read once; those cut from the training rows come out of one split."""
-    found = {}
-    shares = {name: float(share) for name, share in config.data.split.items() if name in NAMES}
-    shares = {name: share for name, share in shares.items() if share}
-    if "train" in names or any(name in shares for name in names):
-        found["train"] = _read(config, "train")
-    if shares:
-        whole, cut = found["train"], config.data.split
-        parts = splits.assign(whole.conversations, shares, cut.seed, cut.stratify)
-        for name, indices in parts.items():
-            rows = [whole.conversations[i] for i in indices]
-            # What was rejected is told once, with the training rows.
-            found[name] = (
-                dataclasses.replace(whole, conversations=rows)
-                if name == "train"
-                else records.Records(rows, [], {}, {}, {}, {})
-            )
-    for name in names:
-        if name not in found:
-            found[name] = _read(config, name)
-    return found
+def _clusters(config: ConfigDict, spec: Spec, tok: Tokenizer) -> sources.Clusters | None:
+    """Near-duplicates, where they are looked for, must not lie on both sides of a split."""
+    if not config.data.dedup.near:
+        return None
+    options = near.Options(jaccard=config.data.dedup.near)
+    return lambda rows: near.find(encode(config, "train", rows, spec, tok), options, together=True)
 
 
-def _read(config: ConfigDict, name: str) -> records.Records:
-    return records.read(_sources(config, name), config.data.max_rejected)
-
-
-def _sources(config: ConfigDict, name: str) -> list[records.Source]:
-    """What ``config.data.<name>`` lists: names of ``data.sources``, or files.
-
-    Raises:
-      UserError: nothing is listed.
-    """
-    listed = [part.strip() for part in config.data[name].split(",")]
-    if not any(listed):
-        raise UserError(
-            f"config.data.{name} is not set. Give the path of a file (JSONL, JSON, CSV, TSV, "
-            "Parquet or ArrayRecord), or the name of one of config.data.sources."
-        )
-    if not all(listed):
-        raise UserError(
-            f"config.data.{name} = {config.data[name]!r}: a name between commas is empty."
-        )
-    usual = dict(config.data.reading)
-    found = []
-    for part in listed:
-        given = dict(config.data.sources[part]) if part in config.data.sources else {"path": part}
-        path = given.pop("path")
-        found.append(records.Source(part, path, records.Reading(**usual | given)))
-    return found
+def encode(
+    config: ConfigDict,
+    name: str,
+    conversations: Sequence[records.Conversation],
+    spec: Spec,
+    tok: Tokenizer,
+) -> examples.Examples:
+    data = config.data
+    train_on = data.train_on if name == "train" else data.eval_on
+    form = chat_format(config, spec)
+    return examples.encode_all(
+        conversations, tok, form, train_on, workers=data.workers, cache=data.cache
+    )
 
 
 def _split(
     config: ConfigDict, name: str, found: records.Records, spec: Spec, tok: Tokenizer
 ) -> Split:
-    data, augmented = config.data, None
-    if name == "train" and data.augment.copies:
-        found, augmented = _augment(config, found)
-    encoded = examples.encode_all(
-        found.conversations,
-        tok,
-        chat_format(config, spec),
-        data.train_on if name == "train" else data.eval_on,
-        workers=data.workers,
-        cache=data.cache,
-    )
-    kept, fitted, outcome, passes = np.arange(len(encoded)), encoded, None, {}
+    encoded = encode(config, name, found.conversations, spec, tok)
+    data = config.data
+    cut = data.split.get(name)
+    files = [f"{cut:.1%} of {data.train}"] if cut else [f.strip() for f in data[name].split(",")]
+    passes = {}
     if name == "train":
-        where = [conversation.source for conversation in found.conversations]
-        fitted, kept, outcome = fit.fit(
-            encoded, data.max_length, data.over_long, data.max_over_long, where
-        )
-        passes = {source.name: source.reading.weight for source in _sources(config, name)}
-    files = (
-        [part.strip() for part in data[name].split(",")]
-        if data[name]
-        else [f"{data.split[name]:.1%} of {data.train}"]
-    )
-    return Split(files, found, encoded, kept, fitted, outcome, augmented, passes)
-
-
-def _augment(config: ConfigDict, found: records.Records) -> tuple[records.Records, dict[str, int]]:
-    given = config.data.augment
-    options = augment.Options(
-        copies=given.copies,
-        casing=given.casing,
-        whitespace=given.whitespace,
-        punctuation=given.punctuation,
-        templates=augment.load_templates(given.templates) if given.templates else (),
-    )
-    made = augment.augment(found.conversations, options, config.seed)
-    return (
-        dataclasses.replace(found, conversations=made.conversations),
-        {"made": made.made, "unchanged": made.unchanged},
-    )
+        passes = {source.name: source.reading.weight for source in sources.listed(config, name)}
+    return Split(files, found, encoded, np.arange(len(encoded)), encoded, None, None, passes)
 
 
 def prompts(

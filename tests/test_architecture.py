@@ -22,7 +22,7 @@ LAYERS = (
     ("sft.errors", "sft.types", "sft.config", "sft.config_check"),
     ("sft.workdir",),
     ("sft.data", "sft.model"),
-    ("sft.inputs", "sft.sets"),
+    ("sft.inputs", "sft.sources", "sft.sets", "sft.training_set"),
     ("sft.train",),
     ("sft.eval",),
     ("sft.report",),

@@ -1,5 +1,7 @@
 import itertools
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import test_tokenizer
 import tiny_run
 
 from sft import config as configs
-from sft import sets
+from sft import sets, sources, training_set
 from sft.config_check import validate
 from sft.errors import UserError
 
@@ -30,7 +32,9 @@ def config_of(tmp_path, changes=None, count=40):
 
 
 def load(config, *names):
-    return sets.load(config, names, tiny_run.SPEC, TOK)
+    with tempfile.TemporaryDirectory() as folder:
+        found = training_set.everything(config, tiny_run.SPEC, TOK, Path(folder), fresh=True)
+    return {name: found[name] for name in names}
 
 
 def texts(split):
@@ -61,6 +65,9 @@ TRAINING_KNOBS = {
     "data.augment.copies": 2,
     "data.augment.casing": 1.0,
     "data.augment.whitespace": 1.0,
+    "data.dedup.exact": False,
+    "data.dedup.substring": 5,
+    "data.leakage.action": "drop",
     "train.batch_size": 4,
     "train.epochs": 9,
 }
@@ -70,7 +77,7 @@ TRAINING_KNOBS = {
 def test_training_knobs_leave_the_evaluated_sets_alone(tmp_path, key):
     cut = {"data.split.validation": 0.2, "data.split.test": 0.1}
     usual = load(config_of(tmp_path, cut), "validation", "test")
-    more = {"data.max_over_long": 1.0} | {key: TRAINING_KNOBS[key]}
+    more = {"data.max_over_long": 1.0, "data.augment.casing": 0.5} | {key: TRAINING_KNOBS[key]}
     turned = load(config_of(tmp_path, cut | more), "validation", "test")
     assert turned["validation"].content == usual["validation"].content
     assert turned["test"].content == usual["test"].content
@@ -119,7 +126,7 @@ def test_sources_have_columns_templates_and_weights_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     "changes, fragments",
     [
-        ({"data.train": ""}, ["config.data.train is not set", "Parquet"]),
+        ({"data.train": ""}, ["config.data.train, validation and test are all empty"]),
         ({"data.train": "a.jsonl,,b.jsonl"}, ["config.data.train", "between commas"]),
         ({"data.train": "/nowhere/x.jsonl"}, ["/nowhere/x.jsonl"]),
         ({"data.sources.faq.prompt": "q"}, ["data.sources.faq.path: missing"]),
@@ -153,6 +160,6 @@ def test_the_report_keeps_what_the_audit_found_until_the_data_change(tmp_path):
 
 def test_production_prompts_need_no_answers(tmp_path):
     path = tiny_run.write_rows(tmp_path / "p.jsonl", [{"input_text": "hello"}] * 3)
-    assert sets.production(config_of(tmp_path)) is None
-    found = sets.production(config_of(tmp_path, {"data.production": str(path)}))
+    assert sources.production(config_of(tmp_path)) is None
+    found = sources.production(config_of(tmp_path, {"data.production": str(path)}))
     assert [c.turns[-1].role for c in found.conversations] == ["user"] * 3

@@ -59,6 +59,7 @@ VALUES = {
     "data.max_length": 32,
     "data.max_over_long": 0.0,
     "data.cache": "",
+    "data.dedup.exact": False,
     "data.eval_max_length": 64,
     "lora.rank": 4,
     "lora.alpha": 8.0,

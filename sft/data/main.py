@@ -4,9 +4,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import inputs, sets
+from sft import inputs, sources, training_set
 from sft import workdir as workdirs
 from sft.data import audit
+from sft.data.dedup import report as dedup
 from sft.model import specs
 
 _LEFT = ("rows", "tokens", "trained_tokens", "mean_tokens", "max_tokens", "untrained")
@@ -16,18 +17,19 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Writes ``data/report.json`` and ``data/report.html``, and prints the short form.
 
     Raises:
-      UserError: no set is configured, or one is malformed.
+      UserError: no set is configured, one is malformed, or training gives away too much of what
+        it will be evaluated on.
     """
     spec = specs.get(config.model.name)
     path = workdirs.prepare(config, workdir) / "data"
     tok = inputs.tokenizer(config, spec)
-    splits = sets.everything(config, spec, tok)
+    splits = training_set.everything(config, spec, tok, path, fresh=True)
     report = audit.examine(
         {
             name: audit.Set(split.files, split.records, split.encoded, split.fit, split.passes)
             for name, split in splits.items()
         },
-        sets.production(config),
+        sources.production(config),
         tokenizer=tok,
         max_length=config.data.max_length,
         eval_max_length=config.data.eval_max_length,
@@ -38,8 +40,18 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
         # are told as they were read.
         left = split.report
         report["sets"][name] = left | report["sets"][name] | {key: left[key] for key in _LEFT}
+    planned = splits["train"].plan if "train" in splits else None
+    more = ""
+    if planned:
+        report["dedup"] = dedup.describe(
+            planned.plan, planned.conversations, planned.encoded, planned.evaluation, tok.decode
+        )
+        more = dedup.html(report["dedup"])
+        print("\n".join(dedup.terminal(report["dedup"])))
     workdirs.write_json(path / "report.json", report)
-    workdirs.write_text(path / "report.html", audit.page.render(report))
+    workdirs.write_text(path / "report.html", audit.page.render(report, more))
     print(audit.terminal.render(report))
     print(f"wrote {path / 'report.json'} and report.html")
+    if planned:
+        training_set.gate(config, splits["train"])
     return report

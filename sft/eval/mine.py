@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import inputs, sets
+from sft import inputs, sets, training_set
 from sft import workdir as workdirs
 from sft.data import examples as examples_lib
 from sft.data import pipeline, records
@@ -49,7 +49,8 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
     config.data.augment.copies = 0
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)
-    split = sets.load(config, ["train"], spec, tok)["train"]
+    training_set.required(config, ["train"])
+    split = training_set.alone(config, spec, tok, path / "data")
     # How many rows are chosen does not depend on their scores: refuse before the long work.
     subset.choose([_about(row) | {"loss": 0.0} for row in split.conversations], config)
     here = path / "mine"

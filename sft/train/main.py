@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from sft import inputs, sets
+from sft import inputs, sets, training_set
 from sft import workdir as workdirs
 from sft.data import pipeline
 from sft.model import sharding, specs
@@ -34,7 +34,10 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     workdirs.write_environment(path, [str(d) for d in mesh.devices.flat])
     tok = inputs.tokenizer(config, spec)
-    splits = sets.load(config, ("train", "validation"), spec, tok)
+    training_set.required(config, ("train", "validation"))
+    found = training_set.everything(config, spec, tok, path / "data")
+    splits = {name: found[name] for name in ("train", "validation")}
+    training_set.gate(config, splits["train"])
     sets.write_report(path, splits)
     origins, weights = sets.weights(splits["train"])
     plan = pipeline.plan_training(

@@ -10,8 +10,11 @@ from sft.data.audit.texts import percent, rows
 _CHART = (340, 130, 24)  # width, height, space below for the axis; units of the viewBox
 
 
-def render(report: dict[str, Any]) -> str:
-    """The whole page, for what ``sft.data.audit.examine`` returns; all its texts are escaped."""
+def render(report: dict[str, Any], more: str = "") -> str:
+    """The whole page, for what ``sft.data.audit.examine`` returns; all its texts are escaped.
+
+    ``more``: a section in HTML, put before the lengths as it is.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -27,6 +30,7 @@ def render(report: dict[str, Any]) -> str:
     keys = ("prompt", "response", "row", "exchanges")
     return environment.get_template("template.html").render(
         report=report,
+        more=more,
         sets=report["sets"],
         tally=tally(report["warnings"]),
         charts={key: charts(report["sets"], key) for key in keys},

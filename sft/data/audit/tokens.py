@@ -22,7 +22,7 @@ class RowCounts:
       response: of answers and their ends of turn, trained or not.
       row: all tokens.
       trained: with a loss.
-      answers: answers (not tokens) of which something is trained.
+      answers: answers (not tokens) whose last token of text is trained.
       ended: trained answers whose end of turn, right after them, is trained.
     """
 
@@ -38,8 +38,9 @@ def row_counts(examples: Examples) -> RowCounts:
     """Reads every token kind once; no copy of the tokens is made."""
     kinds, starts = np.asarray(examples.kinds), examples.starts
     answer = kinds == chat.ANSWER
-    followed = np.zeros_like(answer)  # last token of a run of trained answer tokens
-    followed[:-1] = answer[:-1] & ~answer[1:]
+    followed = np.zeros_like(answer)  # last trained token of the text of an answer
+    # Before a repeated stretch that is masked, an answer goes on as context.
+    followed[:-1] = answer[:-1] & ~answer[1:] & (kinds[1:] != chat.CONTEXT)
     ended = np.zeros_like(answer)
     ended[:-1] = followed[:-1] & (kinds[1:] == chat.END)
     if len(answer):  # a row that ends inside an answer

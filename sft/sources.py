@@ -1,0 +1,119 @@
+"""From the configuration to conversations: which files, and which rows are whose."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sft.data import records, splits
+from sft.data.dedup import graph
+from sft.errors import UserError
+
+Clusters = Callable[[Sequence[records.Conversation]], np.ndarray]
+
+
+def listed(config: ConfigDict, name: str) -> list[records.Source]:
+    """What ``config.data.<name>`` lists: names of ``data.sources``, or files.
+
+    Raises:
+      UserError: nothing is listed.
+    """
+    parts = [part.strip() for part in config.data[name].split(",")]
+    if not any(parts):
+        raise UserError(
+            f"config.data.{name} is not set. Give the path of a file (JSONL, JSON, CSV, TSV, "
+            "Parquet or ArrayRecord), or the name of one of config.data.sources."
+        )
+    if not all(parts):
+        raise UserError(
+            f"config.data.{name} = {config.data[name]!r}: a name between commas is empty."
+        )
+    usual = dict(config.data.reading)
+    found = []
+    for part in parts:
+        given = dict(config.data.sources[part]) if part in config.data.sources else {"path": part}
+        path = given.pop("path")
+        found.append(records.Source(part, path, records.Reading(**usual | given)))
+    return found
+
+
+def production(config: ConfigDict) -> records.Records | None:
+    """The sample of production prompts, or ``None`` where ``data.production`` is not set."""
+    if not config.data.production:
+        return None
+    sources = _without(listed(config, "production"), "group", "group_regex", "category")
+    return records.read(sources, config.data.max_rejected, answers=False)
+
+
+def read(
+    config: ConfigDict, names: Sequence[str], clusters: Clusters | None = None
+) -> dict[str, records.Records]:
+    """The sets of these names, those cut from the training rows as one split.
+
+    Args:
+      clusters: int64 ``[n]`` for conversations, a number for those that must stay in one set
+        besides those of one group.
+
+    Raises:
+      UserError: a set is not configured, missing, or malformed; names the file and line.
+    """
+    shares = {name: float(config.data.split[name]) for name in ("validation", "test")}
+    shares = {name: share for name, share in shares.items() if share}
+    found = {}
+    if "train" in names or any(name in shares for name in names):
+        found = {"train": records.read(listed(config, "train"), config.data.max_rejected)}
+        if shares:
+            found = _cut(config, found["train"], shares, clusters)
+    for name in names:
+        if name not in found:
+            # Groups are for splitting training rows: files that are a set already need none.
+            sources = _without(listed(config, name), "group", "group_regex")
+            found[name] = records.read(sources, config.data.max_rejected)
+    return found
+
+
+def _without(sources: Sequence[records.Source], *columns: str) -> list[records.Source]:
+    none = dict.fromkeys(columns, "")
+    return [
+        dataclasses.replace(source, reading=dataclasses.replace(source.reading, **none))
+        for source in sources
+    ]
+
+
+def _cut(
+    config: ConfigDict,
+    whole: records.Records,
+    shares: Mapping[str, float],
+    clusters: Clusters | None,
+) -> dict[str, records.Records]:
+    rows = whole.conversations
+    together = rows if clusters is None else _grouped(rows, clusters(rows))
+    parts = splits.assign(together, shares, config.data.split.seed, config.data.split.stratify)
+    chosen = {name: [rows[i] for i in indices] for name, indices in parts.items()}
+    # What was rejected is told once, with the training rows.
+    return {
+        name: dataclasses.replace(whole, conversations=part)
+        if name == "train"
+        else records.Records(part, [], {}, {}, {}, {})
+        for name, part in chosen.items()
+    }
+
+
+def _grouped(
+    rows: Sequence[records.Conversation], clusters: np.ndarray
+) -> list[records.Conversation]:
+    """The rows with a group for all that hang together by group or by cluster.
+
+    It is called by what a row of it says, so that the order of the rows does not matter.
+    """
+    first: dict[str, int] = {}
+    groups = [first.setdefault(c.group, i) if c.group else i for i, c in enumerate(rows)]
+    labels = graph.merge(clusters, np.arange(len(rows)), np.array(groups, np.int64))
+    names: dict[int, str] = {}
+    for row, label in zip(rows, labels.tolist(), strict=True):
+        names[label] = min(splits.content(row), names.get(label, "~"))
+    return [
+        dataclasses.replace(row, group=names[label])
+        for row, label in zip(rows, labels.tolist(), strict=True)
+    ]

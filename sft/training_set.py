@@ -1,0 +1,151 @@
+"""The training set: deduplicated by a plan, augmented, cut to length. Nothing else is touched."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from sft import sets, sources
+from sft.data import augment, fit, records
+from sft.data.dedup import build, carry, plan
+from sft.data.dedup.leakage import refuse
+from sft.data.tokenizer import Tokenizer
+from sft.errors import UserError
+from sft.model.specs import Spec
+from sft.sets import Split
+
+
+def everything(
+    config: ConfigDict, spec: Spec, tok: Tokenizer, folder: Path, fresh: bool = False
+) -> dict[str, Split]:
+    """Every set that the configuration gives or cuts from training rows, by name.
+
+    Training rows are deduplicated by the plan in ``folder``. Where there is none, or ``fresh``, it
+    is made.
+
+    Raises:
+      UserError: as ``tests``, there is no set, or the plan was made from something else.
+    """
+    data = config.data
+    names = [name for name in sets.NAMES if data[name] or data.split.get(name)]
+    if not names:
+        raise UserError("config.data.train, validation and test are all empty: nothing to read.")
+    if data.split.test or not data.test:
+        found = sets.load(config, names, spec, tok)
+    else:
+        found = sets.load(config, names[:-1], spec, tok) | sets.told_apart(
+            sets.tests(config, spec, tok)
+        )
+    if "train" in found:
+        others = {name: split for name, split in found.items() if name != "train"}
+        planned = _plan(config, found["train"], others, tok, folder, fresh)
+        found["train"] = _apply(config, found["train"], planned, spec, tok)
+    return found
+
+
+def required(config: ConfigDict, names: Sequence[str]) -> None:
+    """Before anything is read: these sets must be configured.
+
+    Raises:
+      UserError: one is not.
+    """
+    for name in names:
+        if not config.data.split.get(name):
+            sources.listed(config, name)
+
+
+def gate(config: ConfigDict, split: Split) -> None:
+    """Refuses training rows that give away too much of what they will be evaluated on.
+
+    Raises:
+      UserError: under ``data.leakage.action = "error"``; names the set and the share.
+    """
+    leakage = config.data.leakage
+    if split.plan is None or leakage.action != "error":
+        return
+    found = split.plan.plan.summary["leakage"]
+    refuse(found["sets"], leakage.max_share)
+    if found["pairs"]:
+        pair = found["pairs"][0]
+        raise UserError(
+            f"{len(found['pairs'])} rows of {pair['left']} are in {pair['right']} too, and the "
+            "epoch would be chosen on what is reported. Remove them from one of the two."
+        )
+
+
+def alone(config: ConfigDict, spec: Spec, tok: Tokenizer, folder: Path) -> Split:
+    """The training set by the plan in ``folder``, or by one that is not kept: it is compared with
+    no other set.
+
+    Raises:
+      UserError: as ``everything``.
+    """
+    train = sets.load(config, ["train"], spec, tok)["train"]
+    planned = _plan(config, train, {}, tok, folder if (folder / "plan.json").exists() else None)
+    return _apply(config, train, planned, spec, tok)
+
+
+def _plan(
+    config: ConfigDict,
+    train: Split,
+    others: Mapping[str, Split],
+    tok: Tokenizer,
+    folder: Path | None,
+    fresh: bool = False,
+) -> sets.Planned:
+    """The plan in ``folder``, made if it must be, for these rows and no others."""
+    rows, encoded = train.records.conversations, train.encoded
+    evaluation = {name: (s.records.conversations, s.encoded) for name, s in others.items()}
+    options = build.Options(**config.data.dedup, leakage=config.data.leakage.action)
+    if folder and not fresh and (folder / "plan.json").exists():
+        chosen = plan.load(folder)
+        plan.check(chosen, build.fingerprint(rows, encoded, evaluation, options, tok.fingerprint))
+    else:
+        chosen = build.build(rows, encoded, evaluation, options, tok.fingerprint)
+        if folder:
+            plan.save(chosen, folder)
+    return sets.Planned(chosen, rows, encoded, evaluation)
+
+
+def _apply(
+    config: ConfigDict, train: Split, planned: sets.Planned, spec: Spec, tok: Tokenizer
+) -> Split:
+    """The training set by its plan, then augmented, then cut to length."""
+    data, rows, augmented = config.data, planned.conversations, None
+    kept = [rows[i] for i in planned.plan.kept]
+    left = dataclasses.replace(train.records, conversations=kept)
+    if data.augment.copies:
+        left, augmented = _augment(config, left)
+    encoded = sets.encode(config, "train", left.conversations, spec, tok)
+    after = carry.carry(planned.plan, rows, planned.encoded, left.conversations, encoded)
+    where = [conversation.source for conversation in left.conversations]
+    fitted, stays, outcome = fit.fit(
+        after, data.max_length, data.over_long, data.max_over_long, where
+    )
+    return dataclasses.replace(
+        train,
+        records=left,
+        encoded=after,
+        kept=stays,
+        examples=fitted,
+        fit=outcome,
+        augmented=augmented,
+        plan=planned,
+    )
+
+
+def _augment(config: ConfigDict, found: records.Records) -> tuple[records.Records, dict[str, int]]:
+    given = config.data.augment
+    options = augment.Options(
+        copies=given.copies,
+        casing=given.casing,
+        whitespace=given.whitespace,
+        punctuation=given.punctuation,
+        templates=augment.load_templates(given.templates) if given.templates else (),
+    )
+    made = augment.augment(found.conversations, options, config.seed)
+    return (
+        dataclasses.replace(found, conversations=made.conversations),
+        {"made": made.made, "unchanged": made.unchanged},
+    )

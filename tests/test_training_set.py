@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+import tiny_run
+from test_sets import TOK, config_of, texts
+
+from sft import training_set
+from sft.data.chat import ANSWER, CONTEXT
+from sft.errors import UserError
+
+STRETCH = " ".join(f"w{i}" for i in range(40))
+
+
+def written(tmp_path, name, rows):
+    return str(tiny_run.write_rows(tmp_path / f"{name}.jsonl", rows))
+
+
+def pair(question, answer, topic):
+    return {"input_text": question, "output_text": answer, "topic": topic}
+
+
+def everything(config, folder, **more):
+    return training_set.everything(config, tiny_run.SPEC, TOK, folder, **more)
+
+
+@pytest.fixture
+def repeated(tmp_path):
+    """Rows 0 and 3 are equal; row 2 repeats a stretch of row 1's answer."""
+    rows = [
+        pair("first question", "first answer", "a"),
+        pair("second question", f"one {STRETCH} two", "b"),
+        pair("third question", f"three {STRETCH} four five six", "c"),
+        pair("first  question", "first answer ", "d"),
+    ]
+    return written(tmp_path, "repeated", rows)
+
+
+def test_a_plan_is_made_once_and_then_only_applied(tmp_path, repeated):
+    config = config_of(tmp_path, {"data.train": repeated})
+    split = everything(config, tmp_path)["train"]
+    assert texts(split) == ["first question", "second question", "third question"]
+    made = (tmp_path / "plan.json").stat().st_mtime_ns
+    again = everything(config, tmp_path)["train"]
+    assert again.content == split.content
+    assert (tmp_path / "plan.json").stat().st_mtime_ns == made
+    kept = everything(config_of(tmp_path, {"data.train": repeated, "data.dedup.exact": False}),
+                      tmp_path, fresh=True)["train"]  # fmt: skip
+    assert len(kept.examples) == 4
+
+
+def test_a_plan_for_other_rows_or_options_is_refused(tmp_path, repeated):
+    everything(config_of(tmp_path, {"data.train": repeated}), tmp_path)
+    other = {"data.train": repeated, "data.dedup.substring": 10}
+    with pytest.raises(UserError, match=r"config\.data\.dedup.*Run sft data again"):
+        everything(config_of(tmp_path, other), tmp_path)
+    written(tmp_path, "repeated", [pair("a", "b", "c")])
+    with pytest.raises(UserError, match=r"training rows.*Run sft data again"):
+        everything(config_of(tmp_path, {"data.train": repeated}), tmp_path)
+
+
+@pytest.mark.parametrize("action", ["mask", "cut"])
+def test_spans_are_found_again_in_augmented_copies(tmp_path, repeated, action):
+    knobs = {"data.train": repeated, "data.dedup.substring": 30, "data.dedup.action": action}
+    knobs |= {"data.dedup.drop_share": 1.0, "data.dedup.min_trained": 1}
+    plain = everything(config_of(tmp_path, knobs), tmp_path, fresh=True)["train"]
+    knobs |= {"data.augment.copies": 2, "data.augment.casing": 1.0}
+    copied = everything(config_of(tmp_path, knobs), tmp_path, fresh=True)["train"]
+    assert len(copied.examples) > len(plain.examples) == 3
+    by_source = {c.source: plain.examples[i] for i, c in enumerate(plain.conversations)}
+    spans = plain.plan.plan
+    assert len(spans.rows) and set(spans.rows.tolist()) == {2}
+    for conversation, example in zip(copied.conversations, copied.examples, strict=True):
+        original = by_source[conversation.source.split(" (copy")[0]]
+        answer, expected = (e.tokens[e.kinds >= CONTEXT].tolist() for e in (example, original))
+        assert answer == expected
+        trained = [e.kinds[e.kinds >= CONTEXT] >= ANSWER for e in (example, original)]
+        assert np.array_equal(*trained)
+    third = by_source[plain.conversations[2].source]
+    whole = plain.plan.encoded[2]
+    lost = int((whole.kinds >= ANSWER).sum() - (third.kinds >= ANSWER).sum())
+    assert lost >= 30 and (
+        len(whole.tokens) - len(third.tokens) == (lost if action == "cut" else 0)
+    )
+
+
+def leaking(tmp_path, **changes):
+    question = "what is the capital of the country that lies north of the sea"
+    rows = [pair(f"question {i} about {i * i}", f"answer {i}", f"t{i}") for i in range(30)]
+    train = written(tmp_path, "train", [*rows, pair(question, "b", "x")])
+    validation = written(tmp_path, "validation", [pair(question, "c", "y"), pair("z", "w", "v")])
+    return config_of(tmp_path, {"data.train": train, "data.validation": validation} | changes)
+
+
+def test_leaks_are_reported_dropped_or_an_error(tmp_path):
+    found = everything(leaking(tmp_path), tmp_path, fresh=True)
+    assert len(found["train"].examples) == 31 and len(found["validation"].examples) == 2
+    config = leaking(tmp_path)
+    training_set.gate(config, found["train"])
+    config = leaking(tmp_path, **{"data.leakage.action": "drop"})
+    dropped = everything(config, tmp_path, fresh=True)
+    assert len(dropped["train"].examples) == 30
+    assert dropped["validation"].content == found["validation"].content
+    config = leaking(tmp_path, **{"data.leakage.action": "error"})
+    with pytest.raises(
+        UserError, match=r"1 training rows give away 1 of its 2 rows.*max_share = 0\.0"
+    ):
+        training_set.gate(config, everything(config, tmp_path, fresh=True)["train"])
+    allowed = {"data.leakage.action": "error", "data.leakage.max_share": 0.5}
+    config = leaking(tmp_path, **allowed)
+    training_set.gate(config, everything(config, tmp_path, fresh=True)["train"])
+
+
+def test_near_duplicates_are_not_parted_by_a_split(tmp_path):
+    words = [f"{STRETCH} {i}" for i in range(5)]
+    other = [" ".join(f"{chr(97 + i)}{j}" for j in range(30)) for i in range(20)]
+    rows = [pair(text, f"answer {i}", f"t{i}") for i, text in enumerate([*words, *other])]
+    path = written(tmp_path, "near", rows)
+    knobs = {"data.train": path, "data.split.validation": 0.3, "data.dedup.exact": False}
+    found = everything(config_of(tmp_path, knobs | {"data.dedup.near": 0.7}), tmp_path, fresh=True)
+    sides = [sum(t in words for t in texts(found[name])) for name in ("train", "validation")]
+    assert sides in ([5, 0], [0, 5])  # their answers differ, so none is dropped
+
+
+def test_commands_refuse_what_the_gate_refuses(tmp_path, shared, capsys):
+    words = [f"--config.data.validation={shared.path / 'train.jsonl'}"]
+    words += ["--config.data.leakage.action=error"]
+    for command in ("data", "train"):
+        assert shared.main(command, tmp_path / "run", *words) == 2
+        assert "config.data.leakage.max_share = 0.0" in capsys.readouterr().err
+    report = json.loads((tmp_path / "run" / "data" / "report.json").read_text())
+    assert report["dedup"]["leakage"]["sets"]["validation"]["touched"] > 0
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+shared, registered = tiny_run.shared, tiny_run.registered
