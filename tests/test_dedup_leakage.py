@@ -265,7 +265,9 @@ def test_coverage_is_that_of_brute_force(train, held, length, share):
             own = {i for i, (kind, _) in enumerate(other) if kind in overlap.TEXT}
             own -= {s + k for s, w in places if w[1:] in often for k in range(length)}
             inside = {s + k for s, w in places if w[1:] in row - often for k in range(length)}
-            if len(own) >= length and inside and len(inside & own) >= share * len(own):
+            asked = {i for i in own if other[i][0] == PROMPT}
+            enough = all(len(inside & part) >= share * len(part) for part in (own, asked))
+            if len(asked) >= coverage.SHORT * length and inside and enough:
                 expected.append((left, right))
     found = coverage.pairs(examples_of(train), examples_of(held), length, share, 0.0)
     assert list(zip(*(a.tolist() for a in found), strict=True)) == expected

@@ -4,23 +4,26 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sft.data.chat import PROMPT
 from sft.data.dedup import overlap
 from sft.data.dedup.overlap import TEXT, Index
 from sft.data.examples import Examples
 
 _ROWS = 4096  # training rows in work at a time
 _WINDOWS = 2**22  # windows of evaluation rows in work at a time
+SHORT = 3  # times the n-gram; of fewer tokens a pair of n-grams is most
 _COMMON_ROWS = 10  # fewer rows than this never make an n-gram common, but in tiny sets
 
 
 def pairs(
     train: Examples, held: Examples, length: int, share: float, common_share: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of rows such that the n-grams of one cover the other.
+    """Pairs of rows such that the n-grams of one cover the other, all it says and what it asks.
 
     An n-gram lies in one text of one turn. Those found in a ``common_share`` of the training rows
-    are left out, and so are the tokens of the evaluation row that lie in them; a row with fewer
-    than ``length`` tokens besides is not judged.
+    are left out, and so are the tokens of the evaluation row that lie in them. A row that asks in
+    fewer than ``SHORT`` times ``length`` tokens besides is not judged: two dates of a month share
+    half of their tokens and give nothing away.
 
     Args:
       length: tokens of an n-gram.
@@ -34,13 +37,18 @@ def pairs(
     rare = ~_common(rows, ids, len(known), len(train), common_share)
     places = known.positions[~rare[known.ids]]
     is_own = np.isin(held.kinds, TEXT) & ~overlap.covered(len(held.tokens), places, length)
-    own = np.concatenate([[0], np.cumsum(is_own)])  # own tokens before each position
-    sizes = np.diff(own[held.starts])
+    # Own tokens before each position, of all texts and of the user's.
+    own, asked = (
+        np.concatenate([[0], np.cumsum(mask)]) for mask in (is_own, is_own & (held.kinds == PROMPT))
+    )
+    sizes, asked_sizes = (np.diff(before[held.starts]) for before in (own, asked))
     rows, ids = rows[rare[ids]], ids[rare[ids]]
     found = [np.zeros((2, 0), np.int64)]
     for left, right in _candidates(rows, ids, known, len(train), sizes, share, length):
-        tokens = _covered(left, right, rows * len(known) + ids, known, own, length)
-        enough = tokens >= share * sizes[right]
+        keys = rows * len(known) + ids
+        enough = asked_sizes[right] >= SHORT * length
+        for before, size in ((own, sizes), (asked, asked_sizes)):
+            enough &= _covered(left, right, keys, known, before, length) >= share * size[right]
         found.append(np.stack([left[enough], right[enough]]))
     left, right = np.concatenate(found, axis=1)
     return left, right

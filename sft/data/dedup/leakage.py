@@ -17,7 +17,8 @@ every run of white space as one space:
     the two are near-duplicates (Jaccard similarity of ``jaccard`` or more).
 ``leak_coverage``
     the row's n-grams of ``ngram`` tokens cover a share of ``coverage`` of the tokens of its prompts
-    and answers (the 8 tokens and one half of Tülu 3, arXiv:2411.15124).
+    and answers, and of its prompts alone (the 8 tokens and one half of Tülu 3, arXiv:2411.15124).
+    Prompts of fewer than three n-grams are not judged so.
 
 Windows in a ``template_share`` of the rows of a source (and at least ``template_rows``) are a form,
 and so are n-grams in a ``common_share`` of the rows (and at least 10, or half of a set of fewer
