@@ -10,9 +10,9 @@ last one ended: ``id`` says which belong together, and a part may start with an 
 
 The audit takes a minute and reads 17,672 rows, of which it rejects 379. Of 16,943 training rows 727
 say the same as an earlier one, uploaded under another id, 62 nearly the same, 86 repeat answers of
-others, 22 give away a row that is evaluated on: 16,046 stay. Split by conversation alone, 14 % of the
-validation rows are given away by training rows; with near-duplicates kept together, 1.2 %. Cutting
-rows to 2,048 tokens costs 8 % of the trained tokens.
+others, 22 give away a row that is evaluated on: 16,046 stay. Split by conversation alone, 14 % of
+the validation rows are given away by training rows; with near-duplicates kept together, 1.2 %.
+Cutting rows to 2,048 tokens costs 8 % of the trained tokens.
 """
 
 from sft.config import default
