@@ -88,7 +88,7 @@ def _cut(
     clusters: Clusters | None,
 ) -> dict[str, records.Records]:
     rows = whole.conversations
-    together = rows if clusters is None else _grouped(rows, clusters(rows))
+    together = rows if clusters is None else grouped(rows, clusters(rows))
     parts = splits.assign(together, shares, config.data.split.seed, config.data.split.stratify)
     chosen = {name: [rows[i] for i in indices] for name, indices in parts.items()}
     # What was rejected is told once, with the training rows.
@@ -100,7 +100,7 @@ def _cut(
     }
 
 
-def _grouped(
+def grouped(
     rows: Sequence[records.Conversation], clusters: np.ndarray
 ) -> list[records.Conversation]:
     """The rows with a group for all that hang together by group or by cluster.
