@@ -147,8 +147,7 @@ def write_report(workdir: Path, splits: dict[str, Split]) -> None:
         ours = split.report
         if known.get(name, {}).get("content") != ours["content"]:
             known[name] = ours
-            for stale in ("skew", "labels", "warnings"):
-                report.pop(stale, None)
+            report = {}  # what was found out about all sets together holds no longer
     write_json(path, report | {"sets": known})
 
 

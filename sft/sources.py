@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from sft.data import records, splits
 from sft.data.dedup import graph
 from sft.errors import UserError
+from sft.progress import phase
 
 Clusters = Callable[[Sequence[records.Conversation]], np.ndarray]
 
@@ -62,14 +63,16 @@ def read(
     shares = {name: share for name, share in shares.items() if share}
     found = {}
     if "train" in names or any(name in shares for name in names):
-        found = {"train": records.read(listed(config, "train"), config.data.max_rejected)}
+        with phase("reading train"):
+            found = {"train": records.read(listed(config, "train"), config.data.max_rejected)}
         if shares:
             found = _cut(config, found["train"], shares, clusters)
     for name in names:
         if name not in found:
             # Groups are for splitting training rows: files that are a set already need none.
             sources = _without(listed(config, name), "group", "group_regex")
-            found[name] = records.read(sources, config.data.max_rejected)
+            with phase(f"reading {name}"):
+                found[name] = records.read(sources, config.data.max_rejected)
     return found
 
 

@@ -13,6 +13,7 @@ from sft.data.dedup.leakage import refuse
 from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
 from sft.model.specs import Spec
+from sft.progress import phase
 from sft.sets import Split
 
 
@@ -102,7 +103,8 @@ def _plan(
         chosen = plan.load(folder)
         plan.check(chosen, build.fingerprint(rows, encoded, evaluation, options, tok.fingerprint))
     else:
-        chosen = build.build(rows, encoded, evaluation, options, tok.fingerprint)
+        with phase("looking for duplicates and leaks"):
+            chosen = build.build(rows, encoded, evaluation, options, tok.fingerprint)
         if folder:
             plan.save(chosen, folder)
     return sets.Planned(chosen, rows, encoded, evaluation)

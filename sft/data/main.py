@@ -9,6 +9,7 @@ from sft import workdir as workdirs
 from sft.data import audit
 from sft.data.dedup import report as dedup
 from sft.model import specs
+from sft.progress import phase
 
 _LEFT = ("rows", "tokens", "trained_tokens", "mean_tokens", "max_tokens", "untrained")
 
@@ -24,17 +25,18 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
     path = workdirs.prepare(config, workdir) / "data"
     tok = inputs.tokenizer(config, spec)
     splits = training_set.everything(config, spec, tok, path, fresh=True)
-    report = audit.examine(
-        {
-            name: audit.Set(split.files, split.records, split.encoded, split.fit, split.passes)
-            for name, split in splits.items()
-        },
-        sources.production(config),
-        tokenizer=tok,
-        max_length=config.data.max_length,
-        eval_max_length=config.data.eval_max_length,
-        policy=config.data.over_long,
-    )
+    with phase("auditing"):
+        report = audit.examine(
+            {
+                name: audit.Set(split.files, split.records, split.encoded, split.fit, split.passes)
+                for name, split in splits.items()
+            },
+            sources.production(config),
+            tokenizer=tok,
+            max_length=config.data.max_length,
+            eval_max_length=config.data.eval_max_length,
+            policy=config.data.over_long,
+        )
     for name, split in splits.items():
         # What is left after the policy for long rows is what is trained on; lengths and sources
         # are told as they were read.
