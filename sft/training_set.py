@@ -117,9 +117,10 @@ def _apply(
     data, rows, augmented = config.data, planned.conversations, None
     kept = [rows[i] for i in planned.plan.kept]
     left = dataclasses.replace(train.records, conversations=kept)
+    encoded = planned.encoded.select(planned.plan.kept)
     if data.augment.copies:
         left, augmented = _augment(config, left)
-    encoded = sets.encode(config, "train", left.conversations, spec, tok)
+        encoded = sets.encode(config, "train", left.conversations, spec, tok)
     after = carry.carry(planned.plan, rows, planned.encoded, left.conversations, encoded)
     where = [conversation.source for conversation in left.conversations]
     fitted, stays, outcome = fit.fit(

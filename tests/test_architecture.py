@@ -19,7 +19,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # A module imports only from its own layer or from those before it.
 LAYERS = (
-    ("sft.errors", "sft.types", "sft.config", "sft.config_check", "sft.progress"),
+    ("sft.errors", "sft.types", "sft.config", "sft.config_check", "sft.progress", "sft.template"),
     ("sft.workdir",),
     ("sft.data", "sft.model"),
     ("sft.inputs", "sft.sources", "sft.sets", "sft.training_set"),

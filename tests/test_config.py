@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 
 from sft import config as configs
+from sft import config_check
 from sft.config import default, difference, fingerprint, flatten, from_dict, nearest
 from sft.config_check import validate
+from sft.data import chat, conversation, fit
+from sft.data.dedup import options, repeats, substring, windows
 from sft.errors import UserError
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -102,6 +105,25 @@ def test_bad_value_names_key_and_value(key, value):
     with pytest.raises(UserError, match=re.escape(str(value))) as caught:
         validate(changed(**{key: value}))
     assert f"config.{key}" in str(caught.value)
+
+
+def test_choices_are_those_of_the_code_that_reads_them():
+    """The check comes before anything heavy is imported, so it has lists of its own."""
+    theirs = {
+        "data.reading.container": ("", *conversation.CONTAINERS),
+        "data.chat": ("", *chat.FORMATS),
+        "data.train_on": chat.TRAIN_ON,
+        "data.eval_on": chat.TRAIN_ON,
+        "data.over_long": fit.POLICIES,
+        "data.dedup.engine": tuple(windows.ENGINES),
+        "data.dedup.scope": repeats.SCOPES,
+        "data.dedup.keep": repeats.KEEPS,
+        "data.dedup.action": substring.ACTIONS,
+        "data.leakage.action": options.LEAKAGE,
+    }
+    for key, choices in theirs.items():
+        assert set(config_check._CHOICES[key]) == set(choices), key
+    assert config_check._REPAIRS == conversation.REPAIRS
 
 
 def test_fingerprint_is_stable():

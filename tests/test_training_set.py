@@ -5,7 +5,7 @@ import pytest
 import tiny_run
 from test_sets import TOK, config_of, texts
 
-from sft import training_set
+from sft import sets, training_set
 from sft.data.chat import ANSWER, CONTEXT
 from sft.errors import UserError
 
@@ -134,3 +134,12 @@ def test_commands_refuse_what_the_gate_refuses(tmp_path, shared, capsys):
 
 
 shared, registered = tiny_run.shared, tiny_run.registered
+
+
+def test_rows_are_tokenised_once(tmp_path, repeated, monkeypatch):
+    calls, encode_all = [], sets.examples.encode_all
+    monkeypatch.setattr(
+        sets.examples, "encode_all", lambda *a, **k: calls.append(1) or encode_all(*a, **k)
+    )
+    split = everything(config_of(tmp_path, {"data.train": repeated}), tmp_path)["train"]
+    assert len(split.examples) == 3 and len(calls) == 1

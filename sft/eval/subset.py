@@ -1,13 +1,13 @@
 """Which of the scored training rows are taken, and which of those are kept for evaluation."""
 
 import collections
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from sft import sources
 from sft.data import records, splits
 from sft.errors import UserError
 
@@ -81,10 +81,7 @@ def divide(
     if not share:
         return {"train": list(conversations), "evaluate": []}
     count = len(conversations)
-    whole = [
-        dataclasses.replace(conversation, group=key)
-        for conversation, key in zip(conversations, _components(conversations), strict=True)
-    ]
+    whole = sources.grouped(conversations, _same_text(conversations))
     try:
         parts = splits.assign(
             whole, {"evaluate": max(share, 1 / count)}, config.data.split.seed, stratify=""
@@ -99,31 +96,11 @@ def divide(
     return {name: [conversations[i] for i in parts[name]] for name in ("train", "evaluate")}
 
 
-def _components(conversations: Sequence[records.Conversation]) -> list[str]:
-    """For each row a key that it shares with all rows of its group and all of the same text.
-
-    And so with the groups of those: the components of a graph whose edges these are.
-    """
-    first: dict[tuple, int] = {}  # row by group and by text
-    parent = list(range(len(conversations)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
-
-    for i, conversation in enumerate(conversations):
-        texts = [turn.text.strip() for turn in conversation.turns]
-        keys = [("text", (conversation.system or "").strip(), *texts)]
-        keys += [("group", conversation.group)] if conversation.group else []
-        for key in keys:
-            parent[root(i)] = root(first.setdefault(key, i))
-    # Named by what is said, so that the order of the rows does not matter.
-    names: dict[int, str] = {}
-    for i, conversation in enumerate(conversations):
-        name = splits.content(conversation)
-        names[root(i)] = min(name, names.get(root(i), name))
-    return [names[root(i)] for i in range(len(conversations))]
+def _same_text(conversations: Sequence[records.Conversation]) -> np.ndarray:
+    """int64 ``[n]``: the first row that says what each says."""
+    first: dict[tuple, int] = {}
+    keys = [((c.system or "").strip(), *(t.text.strip() for t in c.turns)) for c in conversations]
+    return np.array([first.setdefault(key, i) for i, key in enumerate(keys)], np.int64)
 
 
 def statistics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from sft import template
 from sft.report import findings, plots
 from sft.report.load import Record, Run
 
@@ -18,16 +19,8 @@ def write(run: Run, path: str | Path) -> Path:
 
 def render(run: Run) -> str:
     """The whole page. Every value from the run is escaped by the template."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    page = template.load(
+        Path(__file__).with_name("template.html"),
         percent=findings.percent,
         points=findings.points,
         p_value=findings.p_value,
@@ -37,7 +30,7 @@ def render(run: Run) -> str:
         gib=gib,
     )
     comparisons = [findings.compare(run, name) for name in run.sets]
-    return environment.get_template("template.html").render(
+    return page.render(
         run=run,
         comparisons=comparisons,
         headline=findings.headline(comparisons),

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from sft import template
 from sft.data.audit.terminal import tally
 from sft.data.audit.texts import percent, rows
 
@@ -15,20 +16,16 @@ def render(report: dict[str, Any], more: str = "") -> str:
 
     ``more``: a section in HTML, put before the lengths as it is.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, rows=rows, percent=percent, value=value, p_value=p_value
+    page = template.load(
+        Path(__file__).with_name("template.html"),
+        number=number,
+        rows=rows,
+        percent=percent,
+        value=value,
+        p_value=p_value,
     )
     keys = ("prompt", "response", "row", "exchanges")
-    return environment.get_template("template.html").render(
+    return page.render(
         report=report,
         more=more,
         sets=report["sets"],

@@ -6,7 +6,6 @@ from typing import Any
 from sft.data.audit.texts import percent, shorten
 
 SHOWN_WARNINGS = 8
-WIDTH = 100  # characters a line, more only where a warning needs them
 
 
 def render(report: dict[str, Any]) -> str:

@@ -31,7 +31,9 @@ def carry(
     originals = _originals([planned[i] for i in chosen.kept], conversations)
     order = np.argsort(chosen.rows, kind="stable")
     rows, starts, stops = (a[order] for a in (chosen.rows, chosen.starts, chosen.stops))
-    first, past = (np.searchsorted(rows, chosen.kept[originals], side) for side in _SIDES)
+    first, past = (
+        np.searchsorted(rows, chosen.kept[originals], side) for side in ("left", "right")
+    )
     spans = graph.ranges(first, past)
     copies = np.repeat(np.arange(len(encoded)), past - first)
     before, base = _answers_before(examples), examples.starts[rows]
@@ -41,9 +43,6 @@ def carry(
     begin, last = (places[firsts + o[spans]] - encoded.starts[copies] for o in offsets)
     moved = dataclasses.replace(chosen, rows=copies, starts=begin, stops=last + 1)
     return plan.changed(moved, encoded)
-
-
-_SIDES = ("left", "right")
 
 
 def _answers_before(examples: Examples) -> np.ndarray:

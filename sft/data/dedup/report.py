@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sft import template
 from sft.data.audit.texts import percent, rows, shorten
 from sft.data.chat import ANSWER
 from sft.data.conversation import Conversation
@@ -109,17 +110,9 @@ def terminal(report: Mapping[str, Any]) -> list[str]:
 
 def html(report: Mapping[str, Any]) -> str:
     """A section for the page of the audit, for what ``describe`` returns; its texts are escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(rows=rows, percent=percent, number="{:,}".format)
-    return environment.get_template("section.html").render(
+    section = Path(__file__).with_name("section.html")
+    filters = {"rows": rows, "percent": percent, "number": "{:,}".format}
+    return template.load(section, **filters).render(
         d=report, codes=CODES, headline=terminal(report)[0].removeprefix("deduplication: ")
     )
 
