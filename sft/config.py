@@ -74,6 +74,8 @@ _DEFAULT = {
             "punctuation": False,  # ... also where only punctuation differs
             "responses_per_prompt": 0,  # different answers kept of one prompt; 0 = all
             "near": 0.0,  # Jaccard similarity of near-duplicates, usually 0.8; 0 = off
+            "embeddings": "",  # .npy of a vector for each row of data.train's files; "" = none
+            "cosine": 0.95,  # similarity of embeddings from which rows are duplicates
             "substring": 0,  # tokens of a repeated stretch of answers, usually 50; 0 = off
             "engine": "hash",  # hash (least memory) | suffix_array; the result is the same
             "memory": 2**30,  # bytes that the hash engine may use

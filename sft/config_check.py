@@ -27,10 +27,10 @@ _CHOICES = {
     "mesh.platform": ("", "cpu", "gpu", "tpu"),
 }
 _POSITIVE = (
-    "lora.alpha data.dedup.memory data.dedup.max_copies data.dedup.drop_share data.max_length "
-    "data.eval_max_length data.reading.weight optim.learning_rate optim.eps train.epochs "
-    "train.batch_size train.microbatches train.log_every train.keep_latest train.keep_best "
-    "loss.chunk eval.batch_size eval.max_new_tokens mesh.fsdp mesh.tensor"
+    "lora.alpha data.dedup.cosine data.dedup.memory data.dedup.max_copies data.dedup.drop_share "
+    "data.max_length data.eval_max_length data.reading.weight optim.learning_rate optim.eps "
+    "train.epochs train.batch_size train.microbatches train.log_every train.keep_latest "
+    "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens mesh.fsdp mesh.tensor"
 ).split()
 _NOT_NEGATIVE = (
     "seed lora.rank data.split.seed data.dedup.responses_per_prompt data.dedup.substring "
@@ -39,9 +39,10 @@ _NOT_NEGATIVE = (
 ).split()
 _SHARES = (
     "lora.dropout data.max_rejected data.max_over_long data.split.validation data.split.test "
-    "data.dedup.near data.dedup.drop_share data.dedup.template_share data.leakage.max_share "
-    "data.augment.casing data.augment.whitespace data.augment.punctuation optim.warmup "
-    "optim.final_scale optim.b1 optim.b2 eval.top_p mine.share mine.low mine.high mine.evaluate"
+    "data.dedup.near data.dedup.cosine data.dedup.drop_share data.dedup.template_share "
+    "data.leakage.max_share data.augment.casing data.augment.whitespace data.augment.punctuation "
+    "optim.warmup optim.final_scale optim.b1 optim.b2 eval.top_p mine.share mine.low mine.high "
+    "mine.evaluate"
 ).split()
 _REPAIRS = ("leading_model", "trailing_user")
 

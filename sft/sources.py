@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sft.data import records, splits
-from sft.data.dedup import graph
+from sft.data.dedup import embeddings, graph
 from sft.errors import UserError
 from sft.progress import phase
 
@@ -64,7 +64,8 @@ def read(
     found = {}
     if "train" in names or any(name in shares for name in names):
         with phase("reading train"):
-            found = {"train": records.read(listed(config, "train"), config.data.max_rejected)}
+            train = records.read(listed(config, "train"), config.data.max_rejected)
+            found = {"train": _alike(config, train)}
         if shares:
             found = _cut(config, found["train"], shares, clusters)
     for name in names:
@@ -74,6 +75,26 @@ def read(
             with phase(f"reading {name}"):
                 found[name] = records.read(sources, config.data.max_rejected)
     return found
+
+
+def _alike(config: ConfigDict, train: records.Records) -> records.Records:
+    """The rows with their clusters by ``data.dedup.embeddings``; without it, as they are.
+
+    Raises:
+      UserError: the file does not have a vector for each row that was read.
+    """
+    options = config.data.dedup
+    if not options.embeddings:
+        return train
+    count = len(train.conversations) + len(train.rejected)
+    vectors = embeddings.read(options.embeddings, count)[train.numbers]
+    labels = embeddings.clusters(vectors, options.cosine, source=options.embeddings)
+    sizes = np.bincount(labels, minlength=len(labels))
+    rows = [
+        dataclasses.replace(row, cluster=str(label)) if sizes[label] > 1 else row
+        for row, label in zip(train.conversations, labels.tolist(), strict=True)
+    ]
+    return dataclasses.replace(train, conversations=rows)
 
 
 def _without(sources: Sequence[records.Source], *columns: str) -> list[records.Source]:
@@ -91,14 +112,14 @@ def _cut(
     clusters: Clusters | None,
 ) -> dict[str, records.Records]:
     rows = whole.conversations
-    together = rows if clusters is None else grouped(rows, clusters(rows))
+    together = grouped(rows, np.arange(len(rows)) if clusters is None else clusters(rows))
     parts = splits.assign(together, shares, config.data.split.seed, config.data.split.stratify)
     chosen = {name: [rows[i] for i in indices] for name, indices in parts.items()}
     # What was rejected is told once, with the training rows.
     return {
         name: dataclasses.replace(whole, conversations=part)
         if name == "train"
-        else records.Records(part, [], {}, {}, {}, {})
+        else records.Records(part)
         for name, part in chosen.items()
     }
 
@@ -106,13 +127,16 @@ def _cut(
 def grouped(
     rows: Sequence[records.Conversation], clusters: np.ndarray
 ) -> list[records.Conversation]:
-    """The rows with a group for all that hang together by group or by cluster.
+    """The rows with a group for all that hang together by group, embeddings or ``clusters``.
 
-    It is called by what a row of it says, so that the order of the rows does not matter.
+    It is called by what a row of it says, so that the order of the rows does not matter; where
+    nothing but groups holds rows together, they keep theirs.
     """
-    first: dict[str, int] = {}
-    groups = [first.setdefault(c.group, i) if c.group else i for i, c in enumerate(rows)]
-    labels = graph.merge(clusters, np.arange(len(rows)), np.array(groups, np.int64))
+    every = np.arange(len(rows))
+    labels = graph.merge(clusters, every, graph.firsts(c.cluster for c in rows))
+    if (labels == every).all():
+        return [*rows]
+    labels = graph.merge(labels, every, graph.firsts(c.group for c in rows))
     names: dict[int, str] = {}
     for row, label in zip(rows, labels.tolist(), strict=True):
         names[label] = min(splits.content(row), names.get(label, "~"))

@@ -98,7 +98,9 @@ def _plan(
     """The plan in ``folder``, made if it must be, for these rows and no others."""
     rows, encoded = train.records.conversations, train.encoded
     evaluation = {name: (s.records.conversations, s.encoded) for name, s in others.items()}
-    options = build.Options(**config.data.dedup, leakage=config.data.leakage.action)
+    given = dict(config.data.dedup)
+    del given["embeddings"], given["cosine"]  # which the rows' clusters are made with
+    options = build.Options(**given, leakage=config.data.leakage.action)
     if folder and not fresh and (folder / "plan.json").exists():
         chosen = plan.load(folder)
         plan.check(chosen, build.fingerprint(rows, encoded, evaluation, options, tok.fingerprint))

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sft.data.dedup import near
+from sft.data.dedup import embeddings
 from sft.errors import UserError
 
 
@@ -29,9 +29,9 @@ def components(vectors, threshold, cells):
 @pytest.mark.parametrize("at_once", [1, 50, 2**22])
 def test_clusters_are_those_of_all_pairs_in_a_cell(monkeypatch, threshold, at_once):
     vectors = planted(np.random.default_rng(0))
-    monkeypatch.setattr(near, "_SIMILARITIES", at_once)
-    found = near.embedding_clusters(vectors, threshold, seed=3)
-    cells = near._cells(near._unit_vectors(vectors, ""), 3)
+    monkeypatch.setattr(embeddings, "_SIMILARITIES", at_once)
+    found = embeddings.clusters(vectors, threshold, seed=3)
+    cells = embeddings._cells(embeddings._unit_vectors(vectors, ""), 3)
     assert found.tolist() == components(vectors, threshold, cells) and found.dtype == np.int64
     assert len({*cells.tolist()}) > 1 and len({*found.tolist()}) < len(vectors)
 
@@ -39,21 +39,21 @@ def test_clusters_are_those_of_all_pairs_in_a_cell(monkeypatch, threshold, at_on
 def test_planted_copies_are_found_whatever_their_length():
     vectors = planted(np.random.default_rng(1))
     for scaled in (vectors, vectors * np.float32(1e37), vectors.astype(np.float64) * 1e-300):
-        assert len({*near.embedding_clusters(scaled, 0.95).tolist()}) == 40
-    assert near.embedding_clusters(np.array([[1, 2], [2, 4], [0, 1]]), 0.99).tolist() == [0, 0, 2]
+        assert len({*embeddings.clusters(scaled, 0.95).tolist()}) == 40
+    assert embeddings.clusters(np.array([[1, 2], [2, 4], [0, 1]]), 0.99).tolist() == [0, 0, 2]
 
 
 def test_the_seed_decides(monkeypatch):
-    monkeypatch.setattr(near, "_SAMPLE", 60)
+    monkeypatch.setattr(embeddings, "_SAMPLE", 60)
     vectors = np.random.default_rng(2).normal(size=(300, 4)).astype(np.float32)
-    found = [near.embedding_clusters(vectors, 0.9, seed).tolist() for seed in (0, 0, 1)]
+    found = [embeddings.clusters(vectors, 0.9, seed).tolist() for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
 
 
 def test_equal_vectors_are_one_cluster():
-    assert not near.embedding_clusters(np.ones((500, 3), np.float32), 1.0).any()
-    assert near.embedding_clusters(np.ones((1, 3), np.float32), 1.0).tolist() == [0]
-    assert near.embedding_clusters(np.ones((0, 3), np.float32), 1.0).shape == (0,)
+    assert not embeddings.clusters(np.ones((500, 3), np.float32), 1.0).any()
+    assert embeddings.clusters(np.ones((1, 3), np.float32), 1.0).tolist() == [0]
+    assert embeddings.clusters(np.ones((0, 3), np.float32), 1.0).shape == (0,)
 
 
 def with_value(value):
@@ -77,14 +77,14 @@ def with_value(value):
 )
 def test_vectors_that_cannot_be_used(vectors, threshold, message):
     with pytest.raises(UserError) as error:
-        near.embedding_clusters(vectors, threshold, source="e.npy")
+        embeddings.clusters(vectors, threshold, source="e.npy")
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
 def test_a_file_of_embeddings(tmp_path):
     path = str(tmp_path / "e.npy")
     np.save(path, np.arange(6, dtype=np.float16).reshape(3, 2))
-    assert near.read_embeddings(path, 3).tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert embeddings.read(path, 3).tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
 def no_file(path):
@@ -126,5 +126,5 @@ def test_files_that_cannot_be_used(tmp_path, write, message):
     path = tmp_path / "e.npy"
     write(path)
     with pytest.raises(UserError) as error:
-        near.read_embeddings(str(path), 4)
+        embeddings.read(str(path), 4)
     assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)

@@ -108,6 +108,19 @@ def test_a_row_without_a_trained_token_goes():
     assert plan.reasons == {0: Reason("empty", "", "")} and plan.kept.tolist() == [1]
 
 
+def test_of_rows_alike_by_embedding_the_first_stays():
+    train = made(*(pair(i) for i in range(5)))
+    rows = [
+        dataclasses.replace(row, cluster=name)
+        for row, name in zip(train[0], ["", "a", "b", "a", "a"], strict=True)
+    ]
+    plan = build(rows, train[1], {})
+    assert plan.reasons == {row: Reason("embedding", "", "train:1") for row in (3, 4)}
+    assert plan.clusters.tolist() == [0, 1, 2, 1, 1]
+    with pytest.raises(UserError, match="other training rows"):
+        plans.check(plan, build(*train, {}).fingerprint)
+
+
 def test_nothing_left_is_an_error_that_says_why():
     asked = letters(30)
     with pytest.raises(UserError, match=r"none of 2 training rows is left \(exact 1, leak_prompt"):
@@ -143,7 +156,9 @@ def small(action="mask", **changes) -> tuple[Plan, Examples]:
                "clusters": [0, 1]}  # fmt: skip
     arrays = {name: np.array(value, np.int64) for name, value in numbers.items()}
     zeros = np.zeros(2, np.int64)
-    stored = plans.fingerprint(examples, zeros, zeros, {"test": examples}, {"near": 0}, "abc")
+    stored = plans.fingerprint(
+        examples, zeros, zeros, zeros, {"test": examples}, {"near": 0}, "abc"
+    )
     reasons = {1: Reason("near", "", "train:0")}
     plan = Plan(**arrays, reasons=reasons, leaks={}, action=action, fingerprint=stored, summary={})
     return dataclasses.replace(plan, **changes), examples

@@ -11,6 +11,7 @@ import tiny_run
 from sft import config as configs
 from sft import sets, sources, training_set
 from sft.config_check import validate
+from sft.data import records
 from sft.errors import UserError
 
 TOK = test_tokenizer.tiny()
@@ -163,3 +164,55 @@ def test_production_prompts_need_no_answers(tmp_path):
     assert sources.production(config_of(tmp_path)) is None
     found = sources.production(config_of(tmp_path, {"data.production": str(path)}))
     assert [c.turns[-1].role for c in found.conversations] == ["user"] * 3
+
+
+def directions(path, *numbers):
+    """A unit vector for each number, the same for the same."""
+    np.save(path, np.eye(max(numbers) + 1, dtype=np.float32)[list(numbers)])
+    return str(path)
+
+
+def test_rows_alike_by_embedding_stay_in_one_split_and_one_is_trained(tmp_path):
+    alike = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] * 4
+    changes = {
+        "data.reading.group": "",
+        "data.split.validation": 0.3,
+        "data.dedup.embeddings": directions(tmp_path / "e.npy", *alike),
+    }
+    found = load(config_of(tmp_path, changes), "train", "validation")
+    numbers = {
+        name: [int(text.split()[0][1:]) % 10 for text in texts(split)]
+        for name, split in found.items()
+    }
+    assert len(numbers["validation"]) == 12 and len(set(numbers["validation"])) == 3
+    assert sorted(numbers["train"] + [*set(numbers["validation"])]) == list(range(10))
+    reasons = {reason.code for reason in found["train"].plan.plan.reasons.values()}
+    assert reasons == {"embedding"} and len(found["train"].plan.plan.reasons) == 21
+
+
+def test_embeddings_are_of_all_rows_read_the_rejected_too(tmp_path):
+    config = config_of(
+        tmp_path,
+        {
+            "data.dedup.embeddings": directions(tmp_path / "e.npy", 0, 1, 2, 0),
+            "data.max_rejected": 1.0,
+        },
+        count=3,
+    )
+    with open(config.data.train, "a") as file:
+        file.write(json.dumps(rows(4)[3]) + "\n")
+    lines = Path(config.data.train).read_text().splitlines()
+    lines[1] = "{"
+    Path(config.data.train).write_text("\n".join(lines) + "\n")
+    config.data.validation = str(tiny_run.write_rows(tmp_path / "held.jsonl", rows(1)))
+    assert [text.split()[0] for text in texts(load(config, "train")["train"])] == ["q0", "q2"]
+    config.data.dedup.embeddings = directions(tmp_path / "few.npy", 0, 1, 2)
+    with pytest.raises(UserError, match=r"few.npy: found \(3, 3\), expected \(4, width\)"):
+        load(config, "train")
+
+
+def test_without_clusters_groups_keep_their_names():
+    given = [
+        records.Conversation((), None, f"a:{i}", group=g) for i, g in enumerate(["x", "", "x"])
+    ]
+    assert sources.grouped(given, np.arange(3)) == given

@@ -48,6 +48,8 @@ class Conversation:
       origin: name of the source in the configuration, or its path.
       group: key by which rows stay in one split; ``""`` = each for itself.
       category: for stratified splits and the audit; ``""`` = none.
+      cluster: of rows that are alike by the user's embeddings; ``""`` = none. They stay in one
+        split, and one of them is trained on.
     """
 
     turns: tuple[Turn, ...]
@@ -56,6 +58,7 @@ class Conversation:
     origin: str = ""
     group: str = ""
     category: str = ""
+    cluster: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Records:
     """What was read, in order, and what was not.
 
     Attributes:
+      numbers: of the row of each conversation as it was read, rejected ones counted too, from 0.
       rejected: (source, reason) of each row that cannot be used.
       counts: kind of reason → rejected rows.
       repaired: kind of repair → conversations.
@@ -53,6 +54,7 @@ class Records:
     """
 
     conversations: list[Conversation] = dataclasses.field(default_factory=list)
+    numbers: list[int] = dataclasses.field(default_factory=list)
     rejected: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     counts: dict[str, int] = dataclasses.field(default_factory=collections.Counter)
     repaired: dict[str, int] = dataclasses.field(default_factory=collections.Counter)
@@ -124,6 +126,7 @@ def _read_file(path: str, source: Source, answers: bool, records: Records) -> bo
             records.rejected.append((place, str(reject)))
             records.counts[reject.kind] += 1
             continue
+        records.numbers.append(len(records.conversations) + len(records.rejected))
         records.conversations.append(conversation)
         for name in notes.unread:
             records.unread[name] += 1

@@ -1,4 +1,5 @@
-"""The plan for a training set: equal rows, near-duplicates, leaks, repeated text; in this order.
+"""The plan for a training set: equal rows, near-duplicates, rows alike by their embeddings, leaks,
+repeated text; in this order.
 
 Each step sees what the earlier ones left, and a dropped row keeps the first reason against it.
 Evaluation sets are only read. The result depends on the rows, their order and the options alone.
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sft.data.conversation import Conversation
-from sft.data.dedup import leakage, steps
+from sft.data.dedup import graph, leakage, steps
 from sft.data.dedup import plan as plans
 from sft.data.dedup.options import Options
 from sft.data.dedup.plan import Plan, Reason
@@ -24,6 +25,7 @@ CODES = {
     "exact": "same as an earlier row",
     "cap": "another answer to the same prompt",
     "near": "near-duplicate of an earlier row",
+    "embedding": "like an earlier row by its embedding",
     **{code: f"leak: {meaning}" for code, meaning in leakage.CODES.items()},
     "substring": "answers that repeat other rows",
     "empty": "no trained token left",
@@ -59,6 +61,7 @@ def build(
     state = steps.Steps(Set(conversations, examples), options)
     state.drop_equal()
     state.drop_near()
+    state.drop_alike()
     found = state.drop_leaks(held)
     spans = state.drop_repeats()
     draft = Plan(
@@ -101,6 +104,7 @@ def fingerprint(
     return plans.fingerprint(
         examples,
         steps.ranks(conversations),
+        graph.firsts(c.cluster for c in conversations),
         leakage.origins(conversations),
         {name: one for name, (_, one) in evaluation.items()},
         options.decisive(),

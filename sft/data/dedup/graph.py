@@ -1,8 +1,14 @@
 """Clusters from pairs: which rows are worth comparing, and what hangs together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+
+
+def firsts(keys: Iterable[str]) -> np.ndarray:
+    """int64 ``[n]``: the first row with the same key; itself for a row whose key is empty."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(k, i) if k else i for i, k in enumerate(keys)], np.int64)
 
 
 def buckets(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

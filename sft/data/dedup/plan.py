@@ -21,7 +21,7 @@ from sft.data.examples import Examples
 from sft.errors import UserError
 from sft.workdir import write_json
 
-VERSION = 1  # raise it when the same rows and options get another plan
+VERSION = 2  # raise it when the same rows and options get another plan
 _ARRAYS = ("kept", "rows", "starts", "stops", "owners", "clusters")
 _MEANING = {
     "version": "the version of this program",
@@ -78,6 +78,7 @@ class Plan:
 def fingerprint(
     examples: Examples,
     groups: np.ndarray,
+    clusters: np.ndarray,
     origins: np.ndarray,
     evaluation: Mapping[str, Examples],
     options: Mapping[str, Any],
@@ -86,7 +87,8 @@ def fingerprint(
     """What a plan is made from: hashes by name, as JSON.
 
     Args:
-      groups, origins: int64 ``[n]``, numbers of each row's group and source.
+      groups, clusters, origins: int64 ``[n]``, numbers of each row's group, of its cluster by
+        embeddings, and of its source.
       evaluation: the sets that training rows are compared with. One that is not there is not
         compared when a plan is applied: training need not read the test set.
       options: plain values that decide the result.
@@ -95,7 +97,7 @@ def fingerprint(
     text = json.dumps(dict(options), sort_keys=True).encode()
     found = {
         "version": VERSION,
-        "rows": _hash(examples.starts, examples.tokens, examples.kinds, groups, origins),
+        "rows": _hash(examples.starts, examples.tokens, examples.kinds, groups, clusters, origins),
         "options": hashlib.sha256(text).hexdigest()[:12],
         "tokenizer": tokenizer,
     }

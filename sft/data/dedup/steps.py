@@ -15,9 +15,7 @@ from sft.data.examples import Examples
 
 def ranks(conversations: Sequence[Conversation]) -> np.ndarray:
     """int64 ``[n]``: the first row of each row's group; itself for a row without one."""
-    first: dict[str, int] = {}
-    found = [first.setdefault(c.group, i) if c.group else i for i, c in enumerate(conversations)]
-    return np.array(found, np.int64)
+    return graph.firsts(c.group for c in conversations)
 
 
 class Steps:
@@ -59,12 +57,20 @@ class Steps:
     def drop_near(self) -> None:
         if not self.options.near:
             return
-        clusters = near.find(self.train.examples, near.Options(jaccard=self.options.near))
+        options = near.Options(jaccard=self.options.near)
+        self._keep_one("near", near.find(self.train.examples, options))
+
+    def drop_alike(self) -> None:
+        alike = graph.firsts(c.cluster for c in self.train.conversations)
+        self._keep_one("embedding", alike)
+
+    def _keep_one(self, code: str, clusters: np.ndarray) -> None:
+        """Of each cluster, the first row that is left."""
         first: dict[int, int] = {}
         for row in np.flatnonzero(self.stays).tolist():
             other = first.setdefault(int(clusters[row]), row)
             if other != row:
-                self.drop(row, Reason("near", "", f"train:{other}"))
+                self.drop(row, Reason(code, "", f"train:{other}"))
         self.clusters = graph.merge(self.clusters, np.arange(len(clusters)), clusters)
 
     def drop_leaks(self, held: Mapping[str, Set]) -> leakage.Hits:
