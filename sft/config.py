@@ -29,6 +29,7 @@ _DEFAULT = {
         "sha256": "",  # expected digest of a weights file; "" = not checked
         "tokenizer": "",  # SentencePiece .model; "" = from the weights (GGUF or beside them)
         "dtype": "bfloat16",  # of base weights and activations: bfloat16 | float32
+        "attention": "",  # reference | splash (TPU) | cudnn (GPU); "" = by platform
         "remat": "layer",  # computed again in the backward pass: layer | projections | none
     },
     "lora": {

@@ -10,6 +10,7 @@ from sft.errors import UserError
 
 _CHOICES = {
     "model.dtype": ("bfloat16", "float32"),
+    "model.attention": ("", "reference", "splash", "cudnn"),
     "model.remat": ("layer", "projections", "none"),
     "data.reading.container": ("", "jsonl", "json", "csv", "tsv", "parquet", "arrayrecord"),
     "data.split.stratify": ("", "category", "origin"),

@@ -16,7 +16,15 @@ from sft.errors import UserError
 
 # Settings that change where or when something happens, never a number.
 _FREE = (
-    *("eval.", "mesh.", "loss.", "model.remat", "data.test", "data.eval_max_length"),
+    *(
+        "eval.",
+        "mesh.",
+        "loss.",
+        "model.remat",
+        "model.attention",
+        "data.test",
+        "data.eval_max_length",
+    ),
     *("train.log_every", "train.save_every", "train.keep_", "mine.", "data.production"),
     *("data.workers", "data.cache", "data.dedup.engine", "data.dedup.memory"),
 )

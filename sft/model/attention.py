@@ -1,19 +1,119 @@
-"""Attention over masks made from positions and segments: the reference, softmax in float32."""
+"""Attention, one signature: ``Attend``. Every implementation gives the same numbers.
+
+    reference   plain XLA; logits, mask and softmax in float32 and in full: ``[B, N, L, L]``
+    splash      TPU: JAX's Pallas kernel (flash attention that skips blocks without a visible key);
+                no mask and no logits in memory, key/value heads are not repeated
+    cudnn       GPU: cuDNN's fused kernel through ``jax.nn.dot_product_attention``; the mask is in
+                memory, the logits are not
+
+Splash takes rows a multiple of 128 long and, on a TPU, heads a multiple of 128 wide; cuDNN has no
+soft cap. Where one cannot serve, that is an error or an explicit choice of ``choose``: nothing
+falls back by itself.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
+from sft.errors import UserError
 from sft.model.ops import product
+from sft.model.specs import Spec
+from sft.types import Array
+
+# (kind, q_BxLxNxH, k_BxMxKxH, v_BxMxKxH) -> [B, L, N, H] in the dtype of the values. ``kind`` is an
+# int32 scalar: which of the windows holds. Queries are scaled; each key/value head serves ``N / K``
+# query heads in a row.
+Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+Windows = Sequence[int | None]  # of each kind of layer: keys a query sees; None = all earlier ones
+
+NAMES = ("reference", "splash", "cudnn")
+LANES = 128  # of a TPU: splash divides rows and heads into multiples of it
+SPLASH_BLOCK = 512  # queries and keys at a time, or the largest multiple of LANES that divides L
 
 # Finite, so that a row with nothing to attend to gives a number and not a NaN.
 MASKED = -2.3819763e38
 
 
+def choose(name: str, platform: str, spec: Spec, max_length: int) -> str:
+    """The implementation for a platform, or the one asked for if it can serve.
+
+    Args:
+      name: one of ``NAMES``; ``""`` = by platform: splash on a TPU, cuDNN on a GPU unless the model
+        has a soft cap, the reference elsewhere.
+      max_length: of training rows.
+
+    Raises:
+      UserError: it cannot; says what to change.
+    """
+    usual = {"tpu": "splash", "gpu": "reference" if spec.attn_softcap else "cudnn"}
+    chosen = name or usual.get(platform, "reference")
+    problem = ""
+    if chosen == "splash" and max_length % LANES:
+        problem = f"rows of data.max_length = {max_length} tokens, expected a multiple of {LANES}"
+    elif chosen == "splash" and platform == "tpu" and spec.head_dim % LANES:
+        problem = f"heads of {spec.head_dim} in {spec.name}, expected a multiple of {LANES}"
+    elif chosen == "splash" and platform == "gpu":
+        problem = "a TPU kernel, and the devices are GPUs"
+    elif chosen == "cudnn" and platform != "gpu":
+        problem = f"a GPU kernel, and the devices are of platform {platform!r}"
+    elif chosen == "cudnn" and spec.attn_softcap:
+        problem = f"no soft cap on logits, which {spec.name} has"
+    if problem:
+        raise UserError(
+            f"config.model.attention: {chosen!r} ({'asked for' if name else 'chosen by platform'}) "
+            f"cannot be used: {problem}. Change that, or set config.model.attention = 'reference'."
+        )
+    return chosen
+
+
+def multiple(name: str) -> int:
+    """What the length of rows must be a multiple of."""
+    return LANES if name == "splash" else 1
+
+
+def make(
+    name: str,
+    windows: Windows,
+    softcap: float | None,
+    positions_BxL: Array,
+    segments_BxL: Array,
+    mesh: Mesh | None = None,
+) -> Attend:
+    """Attention of rows to themselves: same segment, not later, within the window.
+
+    Args:
+      softcap: tanh cap on the logits (Gemma 2), or ``None``.
+      positions_BxL: int32, counted from 0 in each segment.
+      segments_BxL: int32, 0 = padding, which sees other padding only.
+      mesh: splash runs on each device's rows and heads; ``None`` = on one device.
+    """
+    if name == "splash":
+        return _splash(windows, softcap, segments_BxL, mesh)
+    masks = make_masks(windows, positions_BxL, segments_BxL, positions_BxL, segments_BxL)
+    return _cudnn(masks) if name == "cudnn" else reference(masks, softcap)
+
+
+def make_masks(
+    windows: Windows,
+    positions_BxL: Array,
+    segments_BxL: Array,
+    key_positions_BxM: Array,
+    key_segments_BxM: Array,
+) -> jax.Array:
+    """``make_mask`` for each window, stacked: bool ``[kinds, B, L, M]``."""
+    places = positions_BxL, segments_BxL, key_positions_BxM, key_segments_BxM
+    return jnp.stack([make_mask(*places, window) for window in windows])
+
+
 def make_mask(
-    positions_BxL: jax.Array,
-    segments_BxL: jax.Array,
-    key_positions_BxM: jax.Array,
-    key_segments_BxM: jax.Array,
+    positions_BxL: Array,
+    segments_BxL: Array,
+    key_positions_BxM: Array,
+    key_segments_BxM: Array,
     window: int | None,
 ) -> jax.Array:
     """Which keys each query may see: same segment, not later, and within ``window`` of it.
@@ -31,32 +131,82 @@ def make_mask(
     return mask_BxLxM
 
 
-def attend(
-    q_BxLxNxH: jax.Array,
-    k_BxMxKxH: jax.Array,
-    v_BxMxKxH: jax.Array,
-    mask_BxLxM: jax.Array,
-    softcap: float | None,
-) -> jax.Array:
-    """Grouped-query attention; logits and softmax in float32.
+def reference(masks: jax.Array, softcap: float | None) -> Attend:
+    """Any queries and keys, by masks ``[kinds, B, L, M]``; logits and softmax in float32."""
 
-    Args:
-      q_BxLxNxH: scaled, rotated queries; each key/value head serves ``N / K`` of them in a row.
-      k_BxMxKxH: rotated keys.
-      v_BxMxKxH: values.
-      mask_BxLxM: True where a query may see a key.
-      softcap: tanh cap on the logits (Gemma 2), or ``None``.
+    def attend(kind, q_BxLxNxH, k_BxMxKxH, v_BxMxKxH):
+        B, L, N, H = q_BxLxNxH.shape
+        K = k_BxMxKxH.shape[2]
+        q = q_BxLxNxH.reshape(B, L, K, N // K, H)
+        logits = product("blkgh,bmkh->bkglm", q, k_BxMxKxH)
+        if softcap is not None:
+            logits = jnp.tanh(logits / softcap) * softcap
+        logits = jnp.where(masks[kind][:, None, None], logits, MASKED)
+        weights = jax.nn.softmax(logits, axis=-1).astype(v_BxMxKxH.dtype)
+        out = product("bkglm,bmkh->blkgh", weights, v_BxMxKxH)
+        return out.reshape(B, L, N, H).astype(v_BxMxKxH.dtype)
 
-    Returns:
-      ``[B, L, N, H]`` in the dtype of the values.
-    """
-    B, L, N, H = q_BxLxNxH.shape
-    K = k_BxMxKxH.shape[2]
-    q = q_BxLxNxH.reshape(B, L, K, N // K, H)
-    logits = product("blkgh,bmkh->bkglm", q, k_BxMxKxH)
-    if softcap is not None:
-        logits = jnp.tanh(logits / softcap) * softcap
-    logits = jnp.where(mask_BxLxM[:, None, None], logits, MASKED)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v_BxMxKxH.dtype)
-    out = product("bkglm,bmkh->blkgh", weights, v_BxMxKxH)
-    return out.reshape(B, L, N, H).astype(v_BxMxKxH.dtype)
+    return attend
+
+
+def _cudnn(masks: jax.Array) -> Attend:
+    def attend(kind, q_BxLxNxH, k_BxMxKxH, v_BxMxKxH):
+        return jax.nn.dot_product_attention(
+            q_BxLxNxH,
+            k_BxMxKxH,
+            v_BxMxKxH,
+            mask=masks[kind][:, None],
+            scale=1.0,
+            implementation="cudnn",
+        )
+
+    return attend
+
+
+def _splash(
+    windows: Windows, softcap: float | None, segments_BxL: Array, mesh: Mesh | None
+) -> Attend:
+    """In a packed row, a segment's tokens are neighbours: tokens apart are positions apart."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    length = segments_BxL.shape[1]
+    block = max(n for n in range(LANES, SPLASH_BLOCK + 1, LANES) if length % n == 0)
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    kernel = functools.partial(
+        splash.make_splash_mha,
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=splash.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
+        attn_logits_soft_cap=softcap,
+        interpret=platform != "tpu",  # slow, and the same numbers
+    )
+
+    def one_window(window, q_BxNxLxH, k_BxKxLxH, v_BxKxLxH, segments_BxL):
+        before = None if window is None else window - 1
+        seen = splash.LocalMask((length, length), (before, 0), 0)
+        attend = kernel(splash.MultiHeadMask([seen] * q_BxNxLxH.shape[1]))
+        ids = splash.SegmentIds(segments_BxL, segments_BxL)
+        return jax.vmap(attend)(q_BxNxLxH, k_BxKxLxH, v_BxKxLxH, ids)
+
+    def local(kind, segments_BxL, *qkv):
+        major = [jnp.swapaxes(x, 1, 2) for x in qkv]  # heads before positions
+        kinds = [functools.partial(one_window, window) for window in windows]
+        return jnp.swapaxes(jax.lax.switch(kind, kinds, *major, segments_BxL), 1, 2)
+
+    rows, heads = P(("data", "fsdp")), P(("data", "fsdp"), None, "tensor")
+    if mesh is not None:  # the kernel knows nothing of meshes: each device gets its own part
+        local = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(P(), rows, heads, heads, heads),
+            out_specs=heads,
+            check_vma=False,  # Pallas kernels do not say along which axes their outputs vary
+        )
+    return lambda kind, *qkv: local(kind, jnp.asarray(segments_BxL), *qkv)

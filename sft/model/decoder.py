@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh
 
-from sft.model import lora
-from sft.model.attention import attend, make_mask
+from sft.model import attention, lora, sharding
 from sft.model.ops import geglu, product, rms_norm, rotate
 from sft.model.specs import Spec
 from sft.types import Array, Tree
@@ -47,12 +47,16 @@ class Options:
         outputs of matrix products, or nothing.
       lora_scale: factor on the adapters' update.
       dropout: probability, on the adapters' input; applied when a key is passed.
+      attention: of ``forward``, one of ``attention.NAMES``.
+      mesh: where arrays live; ``None`` = on one device.
     """
 
     dtype: jnp.dtype
     remat: str = "none"
     lora_scale: float = 1.0
     dropout: float = 0.0
+    attention: str = "reference"
+    mesh: Mesh | None = None
 
 
 @struct.dataclass
@@ -152,12 +156,16 @@ def forward(
         x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
     else:
         x_BxLxD = jnp.asarray(tokens_BxL, options.dtype)
-    tables = _tables(spec, positions_BxL, segments_BxL, positions_BxL, segments_BxL)
+    windows, turns = _windows(spec), _turns(spec, positions_BxL)
+    attend = attention.make(
+        options.attention, windows, spec.attn_softcap, positions_BxL, segments_BxL, options.mesh
+    )
 
     def body(x_BxLxD, per_layer):
-        x_BxLxD, _ = _layer(spec, options, tables, None, x_BxLxD, per_layer)
-        return x_BxLxD, None
+        x_BxLxD, _ = _layer(spec, options, attend, turns, None, x_BxLxD, per_layer)
+        return sharding.rows(x_BxLxD, options.mesh), None
 
+    x_BxLxD = sharding.rows(x_BxLxD, options.mesh)
     remat_body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[options.remat])
     x_BxLxD, _ = jax.lax.scan(remat_body, x_BxLxD, _scanned(spec, params, adapters, dropout_key))
     return rms_norm(x_BxLxD, params["final_norm_D"])
@@ -196,7 +204,9 @@ def extend(
         positions_BxM=write(cache.positions_BxM, positions_BxL, cache.cursor),
         segments_BxM=write(cache.segments_BxM, segments_BxL, cache.cursor),
     )
-    tables = _tables(spec, positions_BxL, segments_BxL, cache.positions_BxM, cache.segments_BxM)
+    keys = cache.positions_BxM, cache.segments_BxM
+    masks = attention.make_masks(_windows(spec), positions_BxL, segments_BxL, *keys)
+    attend, turns = attention.reference(masks, spec.attn_softcap), _turns(spec, positions_BxL)
 
     def body(x_BxLxD, scanned):
         *per_layer, k_BxMxKxH, v_BxMxKxH = scanned
@@ -207,7 +217,7 @@ def extend(
                 write(v_BxMxKxH, v_BxLxKxH, cache.cursor),
             )
 
-        return _layer(spec, options, tables, store, x_BxLxD, per_layer)
+        return _layer(spec, options, attend, turns, store, x_BxLxD, per_layer)
 
     x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
     scanned = (*_scanned(spec, params, adapters, None), cache.k_SxBxMxKxH, cache.v_SxBxMxKxH)
@@ -218,19 +228,21 @@ def extend(
     return rms_norm(x_BxLxD, params["final_norm_D"]), cache
 
 
-def _tables(spec: Spec, positions_BxL, segments_BxL, key_positions_BxM, key_segments_BxM):
-    """Attention mask, RoPE sine and cosine, stacked by layer kind; each layer picks its row."""
-    masks, sines, cosines = [], [], []
+def _windows(spec: Spec) -> list[int | None]:
+    """Of each kind of layer."""
+    return [kind.window for kind in dict.fromkeys(spec.pattern)]
+
+
+def _turns(spec: Spec, positions_BxL: Array) -> tuple[jax.Array, jax.Array]:
+    """RoPE sine and cosine, stacked by layer kind; each layer picks its row."""
+    sines, cosines = [], []
     half = jnp.arange(spec.head_dim // 2, dtype=jnp.float32)
     for kind in dict.fromkeys(spec.pattern):
-        masks.append(
-            make_mask(positions_BxL, segments_BxL, key_positions_BxM, key_segments_BxM, kind.window)
-        )
         timescale_H = kind.rope_base ** (2 * half / spec.head_dim)
         angle_BxLxH = positions_BxL[..., None].astype(jnp.float32) / timescale_H / kind.rope_scale
         sines.append(jnp.sin(angle_BxLxH))
         cosines.append(jnp.cos(angle_BxLxH))
-    return jnp.stack(masks), jnp.stack(sines), jnp.stack(cosines)
+    return jnp.stack(sines), jnp.stack(cosines)
 
 
 def _scanned(spec: Spec, params: Tree, adapters: Tree | None, dropout_key: jax.Array | None):
@@ -241,10 +253,11 @@ def _scanned(spec: Spec, params: Tree, adapters: Tree | None, dropout_key: jax.A
     return params["layers"], adapters or {}, kind_S, keys_S
 
 
-def _layer(spec: Spec, options: Options, tables, store, x_BxLxD, per_layer):
+def _layer(spec: Spec, options: Options, attend, turns, store, x_BxLxD, per_layer):
     """One block. ``store`` exchanges new keys and values for all that may be seen."""
     w, adapters, kind, key = per_layer
-    mask_BxLxM, sin_BxLxH, cos_BxLxH = (table[kind] for table in tables)
+    w = sharding.gathered(w, options.mesh)
+    sin_BxLxH, cos_BxLxH = (table[kind] for table in turns)
 
     def project(group: int, x: jax.Array, equation: str) -> list[jax.Array]:
         """``x W + scale * dropout(x) A B`` for the projections of ``lora.GROUPS[group]``."""
@@ -268,7 +281,7 @@ def _layer(spec: Spec, options: Options, tables, store, x_BxLxD, per_layer):
     q = rotate(q, sin_BxLxH, cos_BxLxH, spec.query_scale)
     k = rotate(k, sin_BxLxH, cos_BxLxH)
     kv = (k, v) if store is None else store(k, v)
-    y_BxLxNxH = checkpoint_name(attend(q, *kv, mask_BxLxM, spec.attn_softcap), "projection")
+    y_BxLxNxH = checkpoint_name(attend(kind, q, *kv), "projection")
     (y_BxLxD,) = project(1, y_BxLxNxH, "blnh,nhd->bld")
     x_BxLxD += rms_norm(y_BxLxD, w["post_attention_norm_SxD"])
 

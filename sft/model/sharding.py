@@ -77,6 +77,27 @@ def of_tree(tree: Tree, mesh: Mesh, rules=RULES) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, x: _of_leaf(path, x, mesh, rules), tree)
 
 
+def rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Keeps an activation, ``[B, …]``, where its rows are: weights come to it, not it to them."""
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, BATCH))
+
+
+def gathered(layer: Tree, mesh: Mesh | None, rules=RULES) -> Tree:
+    """One layer's weights, a slice of each stacked leaf, with the parts that ``fsdp`` shares put
+    together. Inside the scan, so that one layer at a time is whole."""
+    if mesh is None or mesh.shape["fsdp"] == 1:
+        return layer
+
+    def whole(name: str, x: jax.Array) -> jax.Array:
+        spec = next(spec for pattern, spec in rules if re.search(pattern, name))
+        kept = P(*(None if axis == "fsdp" else axis for axis in spec[1:]))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, kept))
+
+    return {name: whole(name, x) for name, x in layer.items()}
+
+
 def _of_leaf(path, leaf, mesh: Mesh, rules) -> NamedSharding:
     name = "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
     spec = next((spec for pattern, spec in rules if re.search(pattern, name)), None)

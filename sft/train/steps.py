@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from sft.model import decoder, lora, sharding
+from sft.model import attention, decoder, lora, sharding
 from sft.model.specs import Spec
 from sft.train import loss
 from sft.types import Batch, Sums, TrainState, Tree
@@ -75,6 +75,7 @@ def make_steps(
       UserError: adapter targets that match nothing; a mesh that does not divide the model.
     """
     rank, alpha = config.lora.rank, config.lora.alpha
+    platform = mesh.devices.flat[0].platform
     recipe = _Recipe(
         spec=spec,
         options=decoder.Options(
@@ -82,6 +83,10 @@ def make_steps(
             remat=config.model.remat,
             lora_scale=lora.scaling(rank, alpha, config.lora.rslora) if rank else 1.0,
             dropout=config.lora.dropout,
+            attention=attention.choose(
+                config.model.attention, platform, spec, config.data.max_length
+            ),
+            mesh=mesh,
         ),
         tx=tx,
         names=lora.match(config.lora.targets) if rank else (),
