@@ -17,7 +17,7 @@ FACTOR = 1.7  # of the cotangent
 
 def cross_entropy(*arguments):
     """Over four blocks of the vocabulary."""
-    return loss.cross_entropy(*arguments, 9)
+    return loss.cross_entropy(*arguments, block=9)
 
 
 def make_inputs(dtype=jnp.float32, share=0.4):
@@ -228,14 +228,28 @@ def test_the_size_of_a_block_changes_nothing(block):
     inputs = make_inputs()
 
     def in_blocks(*arguments):
-        return loss.cross_entropy(*arguments, block)
+        return loss.cross_entropy(*arguments, block=block)
 
     check(gradients(in_blocks, inputs, softcap=2.0), gradients(plain, inputs, softcap=2.0))
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("parts", [2, 3, 4, 36])
+def test_the_number_of_parts_of_the_vocabulary_changes_nothing(parts, softcap):
+    inputs = make_inputs()
+
+    def in_parts(*arguments):
+        return loss.cross_entropy(*arguments, parts=parts, block=4)
+
+    check(gradients(in_parts, inputs, softcap, groups=2), gradients(plain, inputs, softcap))
+
+
 def test_blocks_are_a_multiple_of_the_lanes_of_a_tpu_where_one_divides():
-    sizes = {V: loss._in_blocks(jnp.zeros((V, 1)), 4096).shape[1] for V in (262144, 256128, 250)}
-    assert sizes == {262144: 4096, 256128: 3712, 250: 250}
+    for parts, entries in ((1, (4096, 3712, 250)), (2, (4096, 4002, 125))):
+        tables = [jnp.zeros((V, 1)) for V in (262144, 256128, 250)]
+        shapes = [loss._in_blocks(table, parts, 4096).shape for table in tables]
+        assert tuple(shape[2] for shape in shapes) == entries
+        assert {shape[0] for shape in shapes} == {parts}
 
 
 def test_positions_of_weight_zero_are_never_read():

@@ -38,8 +38,9 @@ def test_every_leaf_of_weights_and_state_has_a_rule(family, rank):
         if "gate" in jax.tree_util.keystr(path)
     ]
     assert len(moments) == (2 if rank == 0 else 4)  # mu and nu; of A and B under LoRA
-    for _, place in moments:
-        assert place.spec == (P(None, "fsdp", "tensor") if rank == 0 else P())
+    for name, place in moments:
+        a, b = P(None, "fsdp", None), P(None, None, ("tensor", "fsdp"))
+        assert place.spec == (P(None, "fsdp", "tensor") if rank == 0 else a if "'A'" in name else b)
 
 
 def test_every_matrix_is_divided_along_both_weight_axes():

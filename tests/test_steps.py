@@ -87,6 +87,14 @@ def test_a_mesh_computes_what_one_device_does(mesh):
     assert_same_run(run(mesh=mesh), baseline())
 
 
+def test_attention_kernels_compute_what_the_reference_does():
+    """Splash takes rows of 128; on a mesh each device runs it on its rows and heads."""
+    rows = [device_batch([[e] for e in EXAMPLES[:B]], 128)]
+    usual = run(rows, mesh=(2, 2, 2), data__max_length=128)
+    fused = run(rows, mesh=(2, 2, 2), data__max_length=128, model__attention="splash")
+    assert_same_run(fused, usual)
+
+
 def test_full_tuning_on_a_mesh_computes_what_one_device_does():
     changes = {"lora__rank": 0, "family": "gemma2"}
     one, many = run(**changes), run(mesh=(2, 2, 2), **changes)

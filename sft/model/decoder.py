@@ -256,7 +256,7 @@ def _scanned(spec: Spec, params: Tree, adapters: Tree | None, dropout_key: jax.A
 def _layer(spec: Spec, options: Options, attend, turns, store, x_BxLxD, per_layer):
     """One block. ``store`` exchanges new keys and values for all that may be seen."""
     w, adapters, kind, key = per_layer
-    w = sharding.gathered(w, options.mesh)
+    w, adapters = (sharding.gathered(tree, options.mesh) for tree in (w, adapters))
     sin_BxLxH, cos_BxLxH = (table[kind] for table in turns)
 
     def project(group: int, x: jax.Array, equation: str) -> list[jax.Array]:

@@ -29,7 +29,14 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(gate|up)_SxDxF$", P(None, "fsdp", "tensor")),
     (r"down_SxFxD$", P(None, "tensor", "fsdp")),
     (r"norm_(D|SxD|SxH)$", P()),
-    (r"(^|/)(q|k|v|o|gate|up|down)/[AB]$", P()),  # adapters are small
+    # Adapters lie as the weights that they adapt, moments and gradients with them: replicated, those
+    # of a 27B model take over 1 GiB a device at rank 16.
+    (r"(^|/)(q|k|v|gate|up)/A$", P(None, "fsdp", None)),
+    (r"(^|/)(q|k|v)/B$", P(None, None, "tensor", "fsdp")),
+    (r"(^|/)(gate|up)/B$", P(None, None, ("tensor", "fsdp"))),
+    (r"(^|/)o/A$", P(None, "tensor", "fsdp", None)),
+    (r"(^|/)down/A$", P(None, ("tensor", "fsdp"), None)),
+    (r"(^|/)(o|down)/B$", P(None, None, "fsdp")),
     (r"(^|/)(step|rng|count)$", P()),
 )
 
@@ -85,30 +92,41 @@ def rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def gathered(layer: Tree, mesh: Mesh | None, rules=RULES) -> Tree:
-    """One layer's weights, a slice of each stacked leaf, with the parts that ``fsdp`` shares put
-    together. Inside the scan, so that one layer at a time is whole."""
+    """One layer's weights or adapters, a slice of each stacked leaf, with the parts that ``fsdp``
+    shares put together. Inside the scan, so that one layer at a time is whole."""
     if mesh is None or mesh.shape["fsdp"] == 1:
         return layer
 
-    def whole(name: str, x: jax.Array) -> jax.Array:
+    def whole(path, x: jax.Array) -> jax.Array:
+        name = _name(path)
         spec = next(spec for pattern, spec in rules if re.search(pattern, name))
-        kept = P(*(None if axis == "fsdp" else axis for axis in spec[1:]))
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, kept))
+        kept = [tuple(axis for axis in _axes(entry) if axis != "fsdp") for entry in spec[1:]]
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*kept)))
 
-    return {name: whole(name, x) for name, x in layer.items()}
+    return jax.tree_util.tree_map_with_path(whole, layer)
+
+
+def _name(path) -> str:
+    """As in ``"layers/q_SxDxNxH"``."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def _axes(entry: str | Sequence[str] | None) -> Sequence[str]:
+    """Mesh axes of one entry of a partition spec."""
+    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 def _of_leaf(path, leaf, mesh: Mesh, rules) -> NamedSharding:
-    name = "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+    name = _name(path)
     spec = next((spec for pattern, spec in rules if re.search(pattern, name)), None)
     if spec is None:
         raise UserError(f"sharding: no rule matches {name} {tuple(leaf.shape)}. Add one to RULES.")
-    for size, axes in zip(leaf.shape, spec, strict=False):
-        names = [axes] if isinstance(axes, str) else list(axes or ())
-        parts = math.prod(mesh.shape[a] for a in names)
+    for size, entry in zip(leaf.shape, spec, strict=False):
+        axes = _axes(entry)
+        parts = math.prod(mesh.shape[axis] for axis in axes)
         if size % parts:
             raise UserError(
-                f"sharding: {name} {tuple(leaf.shape)} cannot be cut into {parts} along {axes!r} "
-                f"(size {size}). Choose a config.mesh.{names[0]} that divides it."
+                f"sharding: {name} {tuple(leaf.shape)} cannot be cut into {parts} along {entry!r} "
+                f"(size {size}). Choose a config.mesh.{axes[0]} that divides it."
             )
     return NamedSharding(mesh, spec)

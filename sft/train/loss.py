@@ -8,6 +8,10 @@ values are the table; so one sweep over the vocabulary with a running maximum, a
 idea of a gradient formed in the forward pass is Liger Kernel's, arXiv:2410.10989.) The cost grows
 with the number of *trained* tokens, not with the length of the rows.
 
+Rows are divided into ``groups`` and the vocabulary into ``parts``, as the devices of a mesh divide
+them. Each part is swept by itself, and what the parts found is put together at the end, so that no
+logit ever moves between devices.
+
 The gradient of the table itself, wanted only under full tuning, takes a second sweep, since it
 needs the final normaliser.
 """
@@ -23,7 +27,7 @@ from sft.types import Array, Sums
 BLOCK = 4096  # with its logits, a block of the table stays in a CPU's cache
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8))
 def cross_entropy(
     hidden_BxLxD: jax.Array,
     table_VxD: jax.Array,
@@ -32,6 +36,7 @@ def cross_entropy(
     softcap: float | None,
     chunk: int,
     groups: int = 1,
+    parts: int = 1,
     block: int = BLOCK,
 ) -> tuple[Sums, Sums]:
     """Weighted sums of negative log-likelihood (nats) and of correct greedy predictions.
@@ -45,6 +50,7 @@ def cross_entropy(
       chunk: positions per group whose logits exist at a time.
       groups: parts the rows are divided into; each part gathers its own trained positions, so
         with one part per data-parallel device no hidden state moves between devices.
+      parts: of the vocabulary: tensor-parallel devices.
       block: vocabulary entries whose logits exist at a time, at most.
 
     Returns:
@@ -52,7 +58,7 @@ def cross_entropy(
     """
     loss, correct, _, _ = _over_chunks(
         (hidden_BxLxD, table_VxD, targets_BxL, weights_BxL),
-        (softcap, chunk, groups, block),
+        (softcap, chunk, groups, parts, block),
         None,
     )
     return loss, correct
@@ -84,7 +90,7 @@ cross_entropy.defvjp(_forward, _backward, symbolic_zeros=True)
 def _over_chunks(arrays, settings, wants):
     """Loops over chunks of trained positions. ``wants``: ``None``, ``"hidden"`` or ``"table"``."""
     hidden_BxLxD, table_VxD, targets_BxL, weights_BxL = arrays
-    softcap, chunk, G, block = settings
+    softcap, chunk, G, parts, block = settings
     B, L, D = hidden_BxLxD.shape
     P = B * L // G
     C = min(chunk, P)
@@ -92,7 +98,7 @@ def _over_chunks(arrays, settings, wants):
     order, targets, weights, chunks = _trained_first(
         targets_BxL.reshape(G, P), weights_BxL.reshape(G, P), C
     )
-    blocks = _in_blocks(table_VxD, block)
+    blocks = _in_blocks(table_VxD, parts, block)
 
     def one_chunk(i, carry):
         loss, correct, d_hidden, d_table = carry
@@ -147,15 +153,16 @@ def _trained_first(targets_GxP, weights_GxP, C):
     return order, jnp.take_along_axis(targets_GxP, order, axis=1), weights, chunks
 
 
-def _in_blocks(table_VxD: jax.Array, limit: int) -> jax.Array:
-    """The table as ``[blocks, entries, D]``.
+def _in_blocks(table_VxD: jax.Array, parts: int, limit: int) -> jax.Array:
+    """The table as ``[parts, blocks, entries, D]``.
 
     A block holds at most ``limit`` entries, a multiple of 128 (a TPU's lanes) where one divides.
     """
     V, D = table_VxD.shape
-    sizes = [n for n in range(1, min(limit, V) + 1) if V % n == 0]
+    own = V // parts
+    sizes = [n for n in range(1, min(limit, own) + 1) if own % n == 0]
     entries = max([n for n in sizes if n % 128 == 0] or sizes)
-    return table_VxD.reshape(V // entries, entries, D)
+    return table_VxD.reshape(parts, own // entries, entries, D)
 
 
 class _Swept(NamedTuple):
@@ -168,49 +175,55 @@ class _Swept(NamedTuple):
 
 
 def _sweep(h_GxCxD, blocks, target_GxC, softcap, wants_mean) -> _Swept:
-    """One pass over the vocabulary with a running maximum, as flash attention goes over keys."""
-    count, entries, _ = blocks.shape
+    """One pass over each part of the vocabulary with a running maximum, as flash attention goes
+    over keys; then the parts (axis t) are put together."""
+    parts, count, entries, _ = blocks.shape
+    first_T = jnp.arange(parts) * (count * entries)
+    own_TxGxC = target_GxC - first_T[:, None, None]
 
     def one_block(b, carry):
         top, total, hit, mean = carry
-        rows_vxD = jax.lax.dynamic_index_in_dim(blocks, b, keepdims=False)
-        z = _logits(h_GxCxD, rows_vxD, softcap)
+        rows_TxvxD = jax.lax.dynamic_index_in_dim(blocks, b, axis=1, keepdims=False)
+        z = _logits(h_GxCxD, rows_TxvxD, softcap)
         new_top = jnp.maximum(top, jnp.max(z, axis=-1))
         e, rescale = jnp.exp(z - new_top[..., None]), jnp.exp(top - new_top)
-        place = target_GxC - b * entries
+        place = own_TxGxC - b * entries
         found = jnp.take_along_axis(z, jnp.clip(place, 0, entries - 1)[..., None], axis=-1)[..., 0]
         hit += jnp.where((place >= 0) & (place < entries), found, 0)
         if wants_mean:
-            p = (e * _slope(z, softcap)).astype(rows_vxD.dtype)
-            part = jnp.einsum("gcv,vd->gcd", p, rows_vxD, preferred_element_type=jnp.float32)
+            p = (e * _slope(z, softcap)).astype(rows_TxvxD.dtype)
+            part = jnp.einsum("tgcv,tvd->tgcd", p, rows_TxvxD, preferred_element_type=jnp.float32)
             mean = rescale[..., None] * mean + part
         return new_top, rescale * total + jnp.sum(e, axis=-1), hit, mean
 
-    zero = jnp.zeros(target_GxC.shape, jnp.float32)
-    mean = jnp.zeros(h_GxCxD.shape, jnp.float32) if wants_mean else None
+    zero = jnp.zeros(own_TxGxC.shape, jnp.float32)
+    mean = jnp.zeros((parts, *h_GxCxD.shape), jnp.float32) if wants_mean else None
     lowest = jnp.full_like(zero, -1e30)  # finite: the difference of two of them is a number
-    top, total, hit, mean = jax.lax.fori_loop(0, count, one_block, (lowest, zero, zero, mean))
-    if mean is not None:
-        mean = mean / total[..., None]
-    return _Swept(top, top + jnp.log(total), hit, mean)
+    tops, totals, hits, means = jax.lax.fori_loop(0, count, one_block, (lowest, zero, zero, mean))
+    top = jnp.max(tops, axis=0)
+    share = jnp.exp(tops - top)
+    total = jnp.sum(share * totals, axis=0)
+    if means is not None:
+        means = jnp.sum(share[..., None] * means, axis=0) / total[..., None]
+    return _Swept(top, top + jnp.log(total), jnp.sum(hits, axis=0), means)
 
 
 def _softmax_outer(h_GxCxD, wh_GxCxD, blocks, log_sum_GxC, softcap):
     """Sum over positions of softmax times weighted hidden state: float32 ``[V, D]``."""
 
-    def one_block(_, rows_vxD):
-        z = _logits(h_GxCxD, rows_vxD, softcap)
+    def one_block(_, rows_TxvxD):
+        z = _logits(h_GxCxD, rows_TxvxD, softcap)
         p = jnp.exp(z - log_sum_GxC[..., None]) * _slope(z, softcap)
         p, wh = p.astype(blocks.dtype), wh_GxCxD.astype(blocks.dtype)
-        return None, jnp.einsum("gcv,gcd->vd", p, wh, preferred_element_type=jnp.float32)
+        return None, jnp.einsum("tgcv,gcd->tvd", p, wh, preferred_element_type=jnp.float32)
 
-    _, parts = jax.lax.scan(one_block, None, blocks)
-    return parts.reshape(-1, blocks.shape[-1])
+    _, found = jax.lax.scan(one_block, None, jnp.swapaxes(blocks, 0, 1))
+    return jnp.swapaxes(found, 0, 1).reshape(-1, blocks.shape[-1])
 
 
-def _logits(h_GxCxD, rows_vxD, softcap):
-    """Float32 ``[G, C, entries]``."""
-    z = jnp.einsum("gcd,vd->gcv", h_GxCxD, rows_vxD, preferred_element_type=jnp.float32)
+def _logits(h_GxCxD, rows_TxvxD, softcap):
+    """Float32 ``[T, G, C, entries]``."""
+    z = jnp.einsum("gcd,tvd->tgcv", h_GxCxD, rows_TxvxD, preferred_element_type=jnp.float32)
     return z if softcap is None else jnp.tanh(z / softcap) * softcap
 
 

@@ -64,6 +64,7 @@ class _Recipe:
     parts: int
     chunk: int
     groups: int
+    vocab_parts: int
 
 
 def make_steps(
@@ -94,6 +95,7 @@ def make_steps(
         parts=config.train.microbatches,
         chunk=config.loss.chunk,
         groups=sharding.groups(mesh),
+        vocab_parts=mesh.shape["tensor"],
     )
     init = functools.partial(_init, recipe)
     params_shape = decoder.abstract_params(spec, recipe.options.dtype)
@@ -180,6 +182,7 @@ def _sums(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch, key: jax
         recipe.spec.final_softcap,
         recipe.chunk,
         recipe.groups,
+        recipe.vocab_parts,
     )
     return nll.total, {"loss": nll, "correct": correct}
 
@@ -229,6 +232,7 @@ def _score(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
             weights_L[None],
             recipe.spec.final_softcap,
             ROW_CHUNK,
+            parts=recipe.vocab_parts,
         )
 
     nll, correct = jax.vmap(one_row)(hidden_BxLxD, batch.targets_BxL, batch.weights_BxL)
