@@ -29,8 +29,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(gate|up)_SxDxF$", P(None, "fsdp", "tensor")),
     (r"down_SxFxD$", P(None, "tensor", "fsdp")),
     (r"norm_(D|SxD|SxH)$", P()),
-    # Adapters lie as the weights that they adapt, moments and gradients with them: replicated, those
-    # of a 27B model take over 1 GiB a device at rank 16.
+    # Adapters lie as the weights that they adapt, moments and gradients with them: replicated,
+    # those of a 27B model take over 1 GiB a device at rank 16.
     (r"(^|/)(q|k|v|gate|up)/A$", P(None, "fsdp", None)),
     (r"(^|/)(q|k|v)/B$", P(None, None, "tensor", "fsdp")),
     (r"(^|/)(gate|up)/B$", P(None, None, ("tensor", "fsdp"))),
