@@ -1,10 +1,11 @@
 # Sourced by the other scripts: `source scripts/env.sh dev demo` makes .venv hold the locked
-# packages with these extras, activates it, and takes no time when that is already so.
+# packages with these extras, activates it, and takes no time when that is already so. Extras that
+# exclude each other go into folders of their own: `SFT_ENVIRONMENT=.venv-beam source … beam`.
 # Needs bash and one of: uv, a Python 3, curl, wget. Sets no shell options of the caller.
 # shellcheck shell=bash
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
-export UV_PROJECT_ENVIRONMENT="$ROOT/.venv"
+export UV_PROJECT_ENVIRONMENT="$ROOT/${SFT_ENVIRONMENT:-.venv}"
 
 say() { printf '%s\n' "$*" >&2; }
 

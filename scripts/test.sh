@@ -1,14 +1,26 @@
 #!/usr/bin/env bash
 # Format, lint, types, tests. `scripts/test.sh --slow` adds the slow tests; other arguments go to
-# pytest, as in `scripts/test.sh tests/test_loss.py -k chunk`.
+# pytest, as in `scripts/test.sh tests/test_loss.py -k chunk`. The tests on Apache Beam, which holds
+# other packages back, run last and in .venv-beam: with the whole suite, or when one is named.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-marks=(-m "not slow")
+marks="not slow and not beam" beam_marks="beam and not slow"
 if [[ ${1-} == --slow ]]; then
-  marks=()
+  marks="not beam" beam_marks="beam"
   shift
 fi
+
+mapfile -t beam_files < <(grep -l "mark\.beam" tests/test_*.py)
+is_whole=1 beam=0 more=("${beam_files[@]}")
+for argument in "$@"; do
+  if [[ $argument == -k* ]]; then is_whole=0; fi
+  if [[ -e ${argument%%::*} ]]; then is_whole=0 more=(); fi
+  for file in "${beam_files[@]}"; do
+    if [[ $argument == *"$file"* ]]; then beam=1; fi
+  done
+done
+if [[ $is_whole == 1 ]]; then beam=1; fi
 
 # shellcheck source=scripts/env.sh
 source scripts/env.sh dev demo
@@ -20,4 +32,15 @@ phase() {
 phase ruff format --check --quiet .
 phase ruff check --quiet .
 phase ty check
-phase pytest "${marks[@]+"${marks[@]}"}" "$@"
+status=0
+phase pytest -m "$marks" "$@" || status=$?
+# 5: none of the named tests is for this environment.
+if [[ $beam == 0 || ($status != 0 && $status != 5) ]]; then exit "$status"; fi
+
+# shellcheck source=scripts/env.sh
+SFT_ENVIRONMENT=.venv-beam source scripts/env.sh beam test
+# So quiet, pytest prints no last line of its own: that of the whole suite stays the last.
+on_beam=0
+phase pytest -qq -m "$beam_marks" "$@" "${more[@]+"${more[@]}"}" || on_beam=$?
+if [[ $on_beam == 5 ]]; then exit "$status"; fi
+exit "$on_beam"

@@ -78,8 +78,9 @@ _DEFAULT = {
             "embeddings": "",  # .npy of a vector for each row of data.train's files; "" = none
             "cosine": 0.95,  # similarity of embeddings from which rows are duplicates
             "substring": 0,  # tokens of a repeated stretch of answers, usually 50; 0 = off
-            "engine": "hash",  # hash (least memory) | suffix_array; the result is the same
+            "engine": "hash",  # hash (least memory) | suffix_array | beam; the result is the same
             "memory": 2**30,  # bytes that the hash engine may use
+            "beam": "",  # "--runner=DataflowRunner --project=…": engine beam; "" = this machine
             "scope": "group",  # group | record: what an earlier copy must be outside of
             "keep": "first",  # first | none: whether one copy stays
             "max_copies": 1,  # copies that stay, in the order of the rows

@@ -15,7 +15,7 @@ _CHOICES = {
     "data.reading.container": ("", "jsonl", "json", "csv", "tsv", "parquet", "arrayrecord"),
     "data.split.stratify": ("", "category", "origin"),
     "data.chat": ("", "gemma2", "gemma3", "gemma4", "gemma4_large"),
-    "data.dedup.engine": ("suffix_array", "hash"),
+    "data.dedup.engine": ("suffix_array", "hash", "beam"),
     "data.dedup.scope": ("group", "record"),
     "data.dedup.keep": ("first", "none"),
     "data.dedup.action": ("mask", "cut", "drop", "report"),

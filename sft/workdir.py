@@ -26,7 +26,7 @@ _FREE = (
         "data.eval_max_length",
     ),
     *("train.log_every", "train.save_every", "train.keep_", "mine.", "data.production"),
-    *("data.workers", "data.cache", "data.dedup.engine", "data.dedup.memory"),
+    *("data.workers", "data.cache", "data.dedup.engine", "data.dedup.memory", "data.dedup.beam"),
 )
 # What belongs to a configuration for good. Before there is any of it, the configuration may change.
 _RESULTS = ("metrics.jsonl", "checkpoints", "eval", "DONE")

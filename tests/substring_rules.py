@@ -104,6 +104,12 @@ def stated(rows, groups, origins, options, kept=None, templates=None):
     return repeated
 
 
+def lists_of(dropped, found):
+    """All that a policy decides, with the types of its arrays, to be compared."""
+    arrays = dropped, found.rows, found.starts, found.stops, found.owners
+    return [(str(array.dtype), array.tolist()) for array in arrays], found.templates
+
+
 def tokens_of(found):
     """The tokens, (row, offset), in the spans; which are in order."""
     spans = list(zip(found.rows, found.starts, found.stops, strict=True))

@@ -31,6 +31,7 @@ LAYERS = (
     ("sft.__main__",),
 )
 HEAVY = ("jax", "flax", "optax", "orbax", "gemma", "tensorflow", "grain", "gguf", "matplotlib")
+HEAVY += ("apache_beam",)
 IO = ("os", "pathlib", "json", "io", "shutil", "orbax", "etils", "tempfile", "urllib", "requests")
 
 # Modules, and what none of their imports may be, at module level or anywhere.

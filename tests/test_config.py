@@ -8,7 +8,7 @@ from sft import config_check
 from sft.config import default, difference, fingerprint, flatten, from_dict, nearest
 from sft.config_check import validate
 from sft.data import chat, conversation, fit
-from sft.data.dedup import options, repeats, substring, windows
+from sft.data.dedup import options, repeats, substring
 from sft.errors import UserError
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -115,7 +115,7 @@ def test_choices_are_those_of_the_code_that_reads_them():
         "data.train_on": chat.TRAIN_ON,
         "data.eval_on": chat.TRAIN_ON,
         "data.over_long": fit.POLICIES,
-        "data.dedup.engine": tuple(windows.ENGINES),
+        "data.dedup.engine": repeats.ENGINES,
         "data.dedup.scope": repeats.SCOPES,
         "data.dedup.keep": repeats.KEEPS,
         "data.dedup.action": substring.ACTIONS,

@@ -214,6 +214,15 @@ def test_templates_are_the_same_whatever_the_engine():
     assert listings[0] == listings[1] and len(listings[0]) > 1
 
 
+def test_a_listed_template_ends_with_its_row():
+    """Windows of one token follow each other across rows without a token between their answers."""
+    tail = Example(np.array([7, 8], np.int32), np.array([ANSWER] * 2, np.uint8))
+    options = Options(length=1, template_share=1.0, template_rows=1)
+    given = Examples.from_list([tail, tail, tail])
+    found = find(given, np.arange(3), np.zeros(3, np.int64), options)
+    assert found.templates == [{"tokens": [7, 8], "rows": 3, "origin": 0}]
+
+
 def test_nothing_to_look_at():
     for rows in ([], [row()], [row(""), row(("prompt", "abc"))]):
         assert search(rows) == []

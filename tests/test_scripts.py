@@ -210,3 +210,63 @@ def test_phase_records_time_memory_and_exit_code(tmp_path):
     assert (train["phase"], train["exit"]) == ("train", 42)
     assert train["seconds"] >= 0.2 and train["peak_rss_bytes"] > 200 << 20
     assert install["seconds"] > 1e9
+
+
+def test_an_environment_of_another_name_is_its_own(machine):
+    machine.uv()
+    program(machine.bin / "python3.12", WORKING)
+    assert machine.source("dev").returncode == 0
+    run = machine.source("beam", SFT_ENVIRONMENT=".venv-beam")
+    assert run.stdout.strip() == str(machine.repo / ".venv-beam/bin/python")
+    assert [call.split(" --extra ")[1:] for call in machine.calls()] == [["dev"], ["beam"]]
+    assert machine.source("beam", SFT_ENVIRONMENT=".venv-beam").returncode == 0
+    assert len(machine.calls()) == 2
+
+
+MAIN, ON_BEAM = "-m not slow and not beam", "-qq -m beam and not slow"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "codes", "code", "calls"),
+    [
+        ([], "0 0", 0, [MAIN, ON_BEAM + " B"]),
+        (["--slow", "-x"], "0 0", 0, ["-m not beam -x", "-qq -m beam -x B"]),
+        ([], "1 0", 1, [MAIN]),
+        ([], "0 1", 1, [MAIN, ON_BEAM + " B"]),
+        (["A", "-k", "x"], "0 0", 0, [MAIN + " A -k x"]),
+        (["-k", "x"], "5 0", 5, [MAIN + " -k x"]),
+        (["B::test"], "5 0", 0, [MAIN + " B::test", ON_BEAM + " B::test"]),
+        (["B", "A"], "0 5", 0, [MAIN + " B A", ON_BEAM + " B A"]),
+    ],
+)
+def test_tests_on_beam_run_with_the_whole_suite_or_when_named(
+    tmp_path, arguments, codes, code, calls
+):
+    """With stand-ins for the tools; ``A`` and ``B`` are test files, ``B`` one on Beam."""
+    files = {"A": "tests/test_a.py", "B": "tests/test_b.py"}
+    for folder in ("scripts", "tests", "bin"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "scripts" / "test.sh", tmp_path / "scripts")
+    (tmp_path / files["A"]).write_text("")
+    (tmp_path / files["B"]).write_text("pytestmark = pytest.mark.beam")
+    program(tmp_path / "scripts/env.sh", 'echo "${SFT_ENVIRONMENT-} $*" >>environments')
+    for tool in ("ruff", "ty"):
+        program(tmp_path / "bin" / tool, WORKING)
+    program(
+        tmp_path / "bin/pytest", 'echo "$*" >>calls; exit "$(cut -d" " -f"$(wc -l <calls)" codes)"'
+    )
+    (tmp_path / "codes").write_text(codes)
+
+    def named(text):
+        return "".join(files.get(letter, letter) for letter in text)
+
+    run = subprocess.run(
+        [tmp_path / "scripts/test.sh", *map(named, arguments)],
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == code, run.stderr
+    assert (tmp_path / "calls").read_text().splitlines() == [*map(named, calls)]
+    environments = [" dev demo", ".venv-beam beam test"][: len(calls)]
+    assert (tmp_path / "environments").read_text().splitlines() == environments

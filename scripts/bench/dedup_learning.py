@@ -4,17 +4,17 @@
     python scripts/bench/dedup_learning.py             # 18 runs; a second call goes on
 
 Three dates are to be written as ISO 8601, one a line: ``scripts/quickstart_data.py``'s strings.
-Of 80 rows, 10 are popular, as some rows of real sets are: each is there three times more as it is,
-and six times more with its first two dates and a new third one. So 170 rows, nearly half of whose
-text is repeated. The real Gemma 3 270M is tuned on them, with each of
+Of 40 rows, 6 are popular, as some rows of real sets are: each is there twice more as it is, and
+four times more with its first two dates and a new third one. So 76 rows, of whose text more than a
+third is repeated. The real Gemma 3 270M is tuned on them, with each of
 
     left in       all rows as they are
     mask          equal rows dropped; repeated stretches of 16 tokens are context
     cut           ... are taken out of the answers
-    drop          ... and rows that have one are dropped: what is left is the 80 rows
+    drop          ... and rows that have one are dropped: what is left is the 40 rows
     drop, longer  ... twice, which is about as many steps as ``left in`` has
 
-and, for what a leak does to the reported number, ``leak``: the 80 rows and half of the rows of one
+and, for what a leak does to the reported number, ``leak``: the 40 rows and half of the rows of one
 of two like test sets, twice. Each arm is trained with every seed, which draws the dates, their
 order and the adapters anew. Arms are compared within a seed.
 """
@@ -40,7 +40,7 @@ from sft.data.records import Conversation, Turn, gemini_row  # noqa: E402
 from sft.errors import UserError  # noqa: E402
 
 INSTRUCTION = "Write the dates as YYYY-MM-DD, one a line."
-ROWS, POPULAR, EQUAL, PARTLY, HELD = 80, 10, 3, 6, 50
+ROWS, POPULAR, EQUAL, PARTLY, HELD = 40, 6, 2, 4, 30
 REPEATS = ["--config.data.dedup.substring=16"]
 ARMS = {  # file of training rows, overrides
     "left in": ("train", ["--config.data.dedup.exact=False", "--config.train.epochs=1"]),
@@ -54,6 +54,7 @@ ARMS = {  # file of training rows, overrides
     "leak": ("leaky", ["--config.train.epochs=2"]),
 }
 TESTS = ("test", "leaked")  # two like sets; half of the second is in ``leaky``
+ON_BOTH = ("drop, longer", "leak")  # the arms that are scored on both
 
 
 def write_data(folder: Path, seed: int) -> None:
@@ -96,7 +97,8 @@ def conversation(row: Sequence[dict]) -> Conversation:
 def run_arm(arm: str, folder: Path, seed: int) -> dict[str, Any]:
     """Trains and evaluates one arm, or finds it done; its numbers by test set."""
     workdir, (file, overrides) = folder / arm.replace(", ", "_").replace(" ", "_"), ARMS[arm]
-    tests = ",".join(str(folder / f"{name}.jsonl") for name in TESTS)
+    names = TESTS if arm in ON_BOTH else TESTS[:1]
+    tests = ",".join(str(folder / f"{name}.jsonl") for name in names)
     common = [
         f"--config={ROOT / 'configs/quickstart.py'}",
         f"--workdir={workdir}",
@@ -125,7 +127,7 @@ def run_arm(arm: str, folder: Path, seed: int) -> dict[str, Any]:
         "epoch": selection["epoch"],
         "validation_loss": min(m["loss"] for m in metrics if m["split"] == "validation"),
     }
-    for name in TESTS:
+    for name in names:
         result = json.loads((workdir / "eval" / f"best.{name}.json").read_text())
         found[name] = {key: result[key] for key in ("loss", "exact_match")}
         found[name]["dates"] = date_accuracy(workdir / "eval" / f"best.{name}.predictions.jsonl")
@@ -161,7 +163,7 @@ def compared(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             change = [a - b for a, b in zip(values, others, strict=True)]
             found[arm][key] = {"mean": statistics.mean(values), "seeds": values}
             found[arm][key]["change"] = {"mean": statistics.mean(change), "seeds": change}
-    for arm in ("drop, longer", "leak"):
+    for arm in ON_BOTH:
         gaps = [run["leaked"]["dates"] - run["test"]["dates"] for run in runs[arm]]
         losses = [run["leaked"]["loss"] - run["test"]["loss"] for run in runs[arm]]
         found[arm]["leaked_less_test"] = {"dates": gaps, "loss": losses}
@@ -180,7 +182,7 @@ def table(found: dict[str, Any]) -> str:
             f"{one['validation_loss']['mean']:>11.4f}{one['loss']['mean']:>11.4f}"
             f"{one['exact_match']['mean']:>12.3f}{one['dates']['mean']:>13.3f}   {by_seed}"
         )
-    for arm in ("drop, longer", "leak"):
+    for arm in ON_BOTH:
         gap = one_line(found[arm]["leaked_less_test"]["dates"])
         loss = one_line(found[arm]["leaked_less_test"]["loss"])
         lines.append(f"{arm}: leaked set less test set: dates right {gap}; loss {loss}")

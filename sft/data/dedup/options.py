@@ -20,7 +20,7 @@ class Options:
       responses_per_prompt: different answers kept of one prompt; 0 = all.
       near: Jaccard similarity from which rows are near-duplicates; 0 = not looked for.
       substring: tokens of a repeated stretch of an answer; 0 = not looked for.
-      engine, scope, keep, max_copies, template_share, memory: see ``substring.Options``.
+      engine, scope, keep, max_copies, template_share, memory, beam: see ``substring.Options``.
       action: ``mask`` | ``cut`` | ``drop`` | ``report``, and
       drop_share, min_trained: see ``substring.policy``.
       leakage: ``drop`` the training row; ``error`` and ``report`` keep it and tell.
@@ -45,6 +45,7 @@ class Options:
     template_share: float = 0.05
     leakage: str = "drop"
     memory: int = 2**30
+    beam: str = ""
 
     def __post_init__(self) -> None:
         for name in ("responses_per_prompt", "substring", "min_trained"):
@@ -65,6 +66,7 @@ class Options:
             max_copies=self.max_copies,
             template_share=self.template_share,
             memory=self.memory,
+            beam=self.beam,
         )
 
     def _check(self, name: str, is_right: bool, expected: str) -> None:
@@ -73,6 +75,7 @@ class Options:
             raise UserError(f"config.data.{key} = {getattr(self, name)!r}: expected {expected}.")
 
     def decisive(self) -> dict[str, Any]:
-        """What can change a plan; the engine and its memory decide only how fast it is made."""
+        """What can change a plan; the others decide only how it is made."""
         values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if name not in ("engine", "memory")}
+        how = ("engine", "memory", "beam")
+        return {name: value for name, value in values.items() if name not in how}

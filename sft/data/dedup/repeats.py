@@ -10,9 +10,10 @@ from sft.data.dedup.stretches import Stretches, answers, flagged, runs
 from sft.data.examples import Examples
 from sft.errors import UserError
 
+ENGINES = (*windows.ENGINES, "beam")
 SCOPES = ("group", "record")
 KEEPS = ("first", "none")
-_NONE = np.iinfo(np.int64).max
+ALWAYS, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max  # keys: from here on, copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Options:
 
     Attributes:
       length: tokens of a window.
-      engine: ``suffix_array`` or ``hash``; the result is the same.
+      engine: ``suffix_array``, ``hash`` or, for ``substring.policy``, ``beam``; the result is the
+        same.
       scope: ``group`` or ``record``: where the earlier copy must be.
       keep: the ``first`` copy stays, or ``none``.
       max_copies: groups (in scope ``record``: places that do not overlap) that may hold a window
@@ -32,6 +34,7 @@ class Options:
         are no templates.
       template_rows: the least number of rows that hold a template.
       memory: bytes that the hash engine may use.
+      beam: options of the Beam pipeline, as on a command line; ``""`` = on this machine.
 
     Raises:
       UserError: a value that cannot be used.
@@ -46,9 +49,10 @@ class Options:
     template_share: float = 0.05
     template_rows: int = 100
     memory: int = windows.MEMORY
+    beam: str = ""
 
     def __post_init__(self) -> None:
-        known = {"engine": windows.ENGINES, "scope": SCOPES, "keep": KEEPS}
+        known = {"engine": ENGINES, "scope": SCOPES, "keep": KEEPS}
         for field, names in known.items():
             value = getattr(self, field)
             check(field, value, value in names, f"one of {', '.join(names)}")
@@ -56,6 +60,17 @@ class Options:
         for field in ("max_copies", "template_rows", "memory"):
             check(field, getattr(self, field), getattr(self, field) >= 1, "at least 1")
         check("template_share", self.template_share, 0 <= self.template_share <= 1, "0 to 1")
+
+    @property
+    def compares_answers(self) -> bool:
+        """Whether whole answers are copies of each other too."""
+        return self.whole_turns and self.scope == "group"
+
+    @property
+    def gap(self) -> int:
+        """Windows are at different places when their keys are so far apart: ranks of groups, or in
+        scope ``record`` positions."""
+        return 1 if self.scope == "group" else self.length
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,8 +131,9 @@ def mark(
         if of_template is not None:
             found.append(of_template)
             exempt[of_template.positions] = True
-        keys, gap = (groups[rows], 1) if options.scope == "group" else (positions, options.length)
-        is_copy, first = copies(keys, batch.starts, gap, options)
+        keys = groups[rows] if options.scope == "group" else positions
+        limit, first = limits(keys, batch.starts, options.gap, options)
+        is_copy = keys >= np.repeat(limit, np.diff(batch.starts))
         is_copy &= ~exempt[positions]
         sizes = np.diff(batch.starts)
         is_involved = np.repeat(np.logical_or.reduceat(is_copy, batch.starts[:-1]), sizes)
@@ -128,10 +144,10 @@ def mark(
     return marks, templates.texts(found, examples.tokens, options.length)
 
 
-def copies(
+def limits(
     keys: np.ndarray, starts: np.ndarray, gap: int, options: Options
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which members of each class of equal things are copies too many.
+    """Which members of each class of equal things are copies too many: those from a key on.
 
     Keys of different places are at least ``gap`` apart. When the first copy is kept, the copies
     are the members above ``max_copies`` different places; otherwise all members of a class that
@@ -142,23 +158,23 @@ def copies(
       starts: int64 ``[k + 1]``, where each class begins in ``keys``; no class is empty.
 
     Returns:
-      bool ``[m]``; and int64 ``[k]``: of each class the first member with the lowest key.
+      int64 ``[k]``: the key from which on members are copies, above all of them where none is;
+      and int64 ``[k]``: of each class the first member with the lowest key.
     """
     heads, sizes = starts[:-1], np.diff(starts)
     if not len(heads):
-        return np.zeros(0, bool), np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     lowest = np.minimum.reduceat(keys, heads)
     limit = lowest + gap
     for _ in range(options.max_copies - 1):
-        above = np.where(keys >= np.repeat(limit, sizes), keys, _NONE)
-        limit = np.minimum(np.minimum.reduceat(above, heads), _NONE - gap) + gap
-        if (limit == _NONE).all():
+        above = np.where(keys >= np.repeat(limit, sizes), keys, NEVER)
+        limit = np.minimum(np.minimum.reduceat(above, heads), NEVER - gap) + gap
+        if (limit == NEVER).all():
             break
-    is_copy = keys >= np.repeat(limit, sizes)
     if options.keep == "none":
-        is_copy = np.repeat(np.logical_or.reduceat(is_copy, heads), sizes)
+        limit = np.where(np.maximum.reduceat(keys, heads) >= limit, ALWAYS, NEVER)
     at_lowest = np.flatnonzero(keys == np.repeat(lowest, sizes))
-    return is_copy, at_lowest[np.searchsorted(at_lowest, heads)]
+    return limit, at_lowest[np.searchsorted(at_lowest, heads)]
 
 
 def _corpus(examples: Examples, places: Stretches) -> tuple[windows.Corpus, np.ndarray]:

@@ -39,6 +39,8 @@ class Steps:
     def left(self) -> tuple[np.ndarray, Set]:
         """Indices of the rows that are left, and these rows."""
         rows = np.flatnonzero(self.stays)
+        if len(rows) == len(self.stays):  # nothing is copied; the tokens may be memory-mapped
+            return rows, self.train
         conversations = [self.train.conversations[row] for row in rows.tolist()]
         return rows, Set(conversations, self.train.examples.select(rows))
 

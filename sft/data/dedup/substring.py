@@ -12,46 +12,21 @@ would leave prompts without answers. ``keep="none"``, ``scope="record"`` and cut
 the ExactSubstr of Lee et al. 2021, meant for raw text.
 
 The result depends on the rows and the options alone: not on the engine, its passes or its memory.
-Beside the memory of the engine, a search takes about 16 bytes a token.
+Beside the memory of the engine, a search takes about 16 bytes a token. With ``engine="beam"`` many
+machines share the work of ``policy``, see ``sft.data.dedup.beam``.
 """
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
-from sft.data.chat import END
 from sft.data.dedup import repeats, turns
 from sft.data.dedup.repeats import Marks, Options
-from sft.data.dedup.stretches import answers, flagged, runs
+from sft.data.dedup.spans import ACTIONS, Found, join, to_drop
+from sft.data.dedup.stretches import answers, runs
 from sft.data.examples import Examples
 
-ACTIONS = ("mask", "cut", "drop", "report")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Found:
-    """Repeated text, as spans of trained tokens in ascending order; they do not overlap.
-
-    Attributes:
-      rows: int64 ``[k]``.
-      starts, stops: int64 ``[k]``, offsets in the row. A span of all that is trained of an answer
-        holds its end of turn as well.
-      owners: int64 ``[k]``: a row that holds the copy that stays of what the span starts with; -1
-        when none stays.
-      templates: see ``templates.texts``.
-    """
-
-    rows: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-    owners: np.ndarray
-    templates: list[dict[str, Any]]
-
-    def select(self, chosen: np.ndarray) -> "Found":
-        """The spans at ``chosen``, bool ``[k]``, with all templates."""
-        spans = (self.rows, self.starts, self.stops, self.owners)
-        return Found(*(array[chosen] for array in spans), templates=self.templates)
+__all__ = ["ACTIONS", "Found", "Options", "find", "policy"]
 
 
 def find(
@@ -63,7 +38,7 @@ def find(
 ) -> Found:
     """The text that is repeated in the ``kept`` rows (bool ``[n]``; ``None`` = all).
 
-    The other rows count for nothing, nor towards templates.
+    The other rows count for nothing, nor towards templates. The engine must be one of this machine.
 
     Args:
       groups: int64 ``[n]``, the rank of each row's group: of two groups the lower one is kept.
@@ -102,31 +77,21 @@ def policy(
       bool ``[n]``; and the spans, none in a dropped row.
 
     Raises:
-      UserError: an unknown action.
+      UserError: an unknown action; what ``sft.data.dedup.beam.policy`` raises.
     """
     repeats.check("action", action, action in ACTIONS, f"one of {', '.join(ACTIONS)}")
+    if options.engine == "beam":
+        from sft.data.dedup.beam import policy as beyond
+
+        return beyond.policy(examples, groups, origins, options, action, drop_share, min_trained)
     everything = np.ones(len(examples), bool)
     marks, texts = repeats.mark(examples, groups, origins, options, everything)
     found = _spans(examples, groups, options, everything, marks, texts)
-    dropped = _dropped(examples, found, action, drop_share, min_trained)
+    dropped = to_drop(examples, found, action, drop_share, min_trained)
     if options.keep == "none" or not dropped.any():
         return dropped, found.select(~dropped[found.rows])
     marks, _ = repeats.mark(examples, groups, origins, options, ~dropped, marks)
     return dropped, _spans(examples, groups, options, ~dropped, marks, texts)
-
-
-def _dropped(
-    examples: Examples, found: Found, action: str, drop_share: float, min_trained: int
-) -> np.ndarray:
-    repeated = np.zeros(len(examples), np.int64)
-    np.add.at(repeated, found.rows, found.stops - found.starts)
-    if action == "report":
-        return np.zeros(len(examples), bool)
-    if action == "drop":
-        return repeated > 0
-    is_mostly = repeated >= drop_share * examples.trained
-    is_little_left = examples.trained - repeated < max(min_trained, 1)
-    return (repeated > 0) & (is_mostly | is_little_left)
 
 
 def _spans(
@@ -137,30 +102,8 @@ def _spans(
     marks: Marks,
     texts: list[dict[str, Any]],
 ) -> Found:
-    """What the windows that are copies, and the whole answers that are, cover together."""
-    size = len(examples.tokens)
-    every_turn = runs(answers(examples, kept), examples.starts)
-    first = np.flatnonzero(marks.copies)
-    covered = flagged(first, first + options.length, size)
-    owners = marks.owners
-    if options.whole_turns and options.scope == "group":
-        whole, earlier = turns.find(examples, groups, every_turn, options, marks.exempt)
-        covered |= flagged(whole.begins, whole.stops, size)
-        if options.keep == "first":
-            by_window = marks.copies[whole.begins]
-            owners = owners.copy()
-            owners[whole.begins] = np.where(by_window, owners[whole.begins], earlier)
-    spans = runs(covered, examples.starts)
-    turn = np.searchsorted(every_turn.begins, spans.begins, side="right") - 1
-    is_turn = every_turn.begins[turn] == spans.begins
-    is_turn &= every_turn.stops[turn] == spans.stops
-    has_end = spans.stops < examples.starts[spans.rows + 1]
-    has_end &= examples.kinds[np.minimum(spans.stops, size - 1)] == END
-    start = examples.starts[spans.rows]
-    return Found(
-        rows=spans.rows,
-        starts=spans.begins - start,
-        stops=spans.stops + (is_turn & has_end) - start,
-        owners=owners[spans.begins].astype(np.int64),
-        templates=texts,
-    )
+    whole = None
+    if options.compares_answers:
+        every_turn = runs(answers(examples, kept), examples.starts)
+        whole = turns.find(examples, groups, every_turn, options, marks.exempt)
+    return join(examples, kept, marks, whole, options, texts)

@@ -5,11 +5,12 @@ group, text that is only a part of an answer is left alone: it is often what the
 """
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from sft.data.chat import CONTEXT
-from sft.data.dedup.repeats import Options, copies
+from sft.data.dedup.repeats import Options, limits
 from sft.data.dedup.stretches import Stretches
 from sft.data.examples import Examples
 
@@ -33,17 +34,19 @@ def find(
     Returns:
       The copies; and int64 ``[k]``: the row of the first copy of each.
     """
-    turns, starts = _equal(examples, _whole(examples, turns, options.length, exempt))
+    turns, starts = _equal(examples, whole(examples, turns, options.length, exempt))
     ranks = np.empty(len(examples), np.int64)
     ranks[np.lexsort((np.arange(len(examples)), groups))] = np.arange(len(examples))
-    is_copy, first = copies(ranks[turns.rows], starts, 1, options)
-    owners = np.repeat(turns.rows[first], np.diff(starts))[is_copy]
+    keys, sizes = ranks[turns.rows], np.diff(starts)
+    limit, first = limits(keys, starts, 1, options)
+    is_copy = keys >= np.repeat(limit, sizes)
+    owners = np.repeat(turns.rows[first], sizes)[is_copy]
     found = turns.select(is_copy)
     order = np.argsort(found.begins)
     return found.select(order), owners[order]
 
 
-def _whole(examples: Examples, turns: Stretches, length: int, exempt: np.ndarray) -> Stretches:
+def whole(examples: Examples, turns: Stretches, length: int, exempt: np.ndarray) -> Stretches:
     """The turns of ``length`` tokens or more, that are no template, and no part of which has
     become context."""
     kinds, starts = examples.kinds, examples.starts
@@ -60,13 +63,18 @@ def _whole(examples: Examples, turns: Stretches, length: int, exempt: np.ndarray
 
 def _equal(examples: Examples, turns: Stretches) -> tuple[Stretches, np.ndarray]:
     """Turns that equal another, class by class, ascending within one; int64 ``[k + 1]`` where the
-    classes start. Equal are turns of the same 128-bit hash."""
+    classes start. Equal are turns of the same digest."""
     known: dict[bytes, int] = {}
-    ids = np.zeros(len(turns.begins), np.int64)
-    for i, (begin, stop) in enumerate(zip(turns.begins, turns.stops, strict=True)):
-        content = np.ascontiguousarray(examples.tokens[begin:stop])
-        ids[i] = known.setdefault(hashlib.blake2b(content, digest_size=16).digest(), len(known))
+    found = [known.setdefault(digest, len(known)) for digest in digests(examples, turns)]
+    ids = np.array(found, np.int64)
     sizes = np.bincount(ids, minlength=len(known))
     order = np.argsort(ids, kind="stable")
     order = order[sizes[ids[order]] > 1]
     return turns.select(order), np.concatenate([[0], np.cumsum(sizes[sizes > 1])])
+
+
+def digests(examples: Examples, turns: Stretches) -> Iterator[bytes]:
+    """128-bit hashes of the tokens of each turn."""
+    for begin, stop in zip(turns.begins, turns.stops, strict=True):
+        content = np.ascontiguousarray(examples.tokens[begin:stop])
+        yield hashlib.blake2b(content, digest_size=16).digest()
