@@ -28,13 +28,15 @@ _DEFAULT = {
         "weights": "",  # .gguf file, Orbax directory, safetensors file or directory, package:NAME
         "sha256": "",  # expected digest of a weights file; "" = not checked
         "tokenizer": "",  # SentencePiece .model; "" = from the weights (GGUF or beside them)
-        "dtype": "bfloat16",  # of base weights and activations: bfloat16 | float32
+        "dtype": "bfloat16",  # of frozen weights and activations: bfloat16 | float32
         "remat": "layer",  # computed again in the backward pass: layer | projections | none
     },
     "lora": {
         "rank": 8,  # 0 = full tuning
         "alpha": 8.0,  # update is scaled by alpha / rank
         "rslora": False,  # scale by alpha / sqrt(rank) instead
+        "plus": 1.0,  # LoRA+: learning rate of B over optim.learning_rate, usually 16; 1 = off
+        "dora": False,  # DoRA: magnitudes of the columns are tuned beside A and B
         "targets": "q|k|v|o|gate|up|down",  # regex, whole match on projection names
         "dropout": 0.0,  # probability, on the input of the adapters
     },

@@ -29,7 +29,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(gate|up)_SxDxF$", P(None, "fsdp", "tensor")),
     (r"down_SxFxD$", P(None, "tensor", "fsdp")),
     (r"norm_(D|SxD|SxH)$", P()),
-    (r"(^|/)(q|k|v|o|gate|up|down)/[AB]$", P()),  # adapters are small
+    (r"(^|/)(q|k|v|o|gate|up|down)/[ABm]$", P()),  # adapters are small
     (r"(^|/)(step|rng|count)$", P()),
 )
 
