@@ -125,6 +125,7 @@ _DEFAULT = {
         "microbatches": 1,  # gradient accumulation: the batch is cut into this many parts
         "log_every": 1,  # steps between lines of metrics.jsonl
         "save_every": 0,  # steps between recovery checkpoints; 0 = at epoch ends only
+        "compilation_cache": "~/.cache/gemma-sft/xla",  # directory, also gs://…; "" = none
         "keep_latest": 2,  # newest checkpoints kept, for resuming
         "keep_best": 1,  # checkpoints kept by lowest validation loss, for use
     },

@@ -18,6 +18,7 @@ from sft.errors import UserError
 _FREE = (
     *("eval.", "mesh.", "loss.", "model.remat", "data.test", "data.eval_max_length"),
     *("train.log_every", "train.save_every", "train.keep_", "mine.", "data.production"),
+    "train.compilation_cache",
     *("data.workers", "data.cache", "data.dedup.engine", "data.dedup.memory"),
 )
 # What belongs to a configuration for good. Before there is any of it, the configuration may change.
