@@ -29,7 +29,7 @@ COMMANDS = {
     "report": "print a run and write report.html",
 }
 _MODULES = {"data mine": "sft.eval.mine"}  # it needs a model, so it stands with the evaluation
-FLAGS = ("config", "workdir", "checkpoint", "json")
+FLAGS = ("config", "workdir", "checkpoint", "profile", "json")
 HELP = """\
 usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
 
@@ -43,6 +43,7 @@ flags:
   --config.KEY=VALUE     changes one value, as in --config.optim.learning_rate=1e-3
   --workdir=DIR          the run directory
   --checkpoint=WHICH     base, best, latest or a step; eval: best if not given, data mine: base
+  --profile              train: a trace of steps 3 to 5 of this process, in DIR/profile
   --json                 print one JSON object as the last line, and nothing else there
 
 exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 42 interrupted and saved, run me again
@@ -114,6 +115,7 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     flags.DEFINE_string("workdir", "", "run directory", flag_values=given)
     usual = "base" if command == "data mine" else "best"
     flags.DEFINE_string("checkpoint", usual, "what to evaluate", flag_values=given)
+    flags.DEFINE_bool("profile", False, "trace some steps of training", flag_values=given)
     flags.DEFINE_bool("json", False, "machine-readable result", flag_values=given)
     try:
         _, *rest = given(argv[len(command.split()) :], known_only=True)
@@ -121,6 +123,8 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         raise UserError(f"{_line(error)}. See sft --help.") from None
     if not given.workdir:
         raise UserError("--workdir=DIR is missing.")
+    if given.profile and command != "train":
+        raise UserError(f"--profile is of sft train; sft {command} has none.")
     if given.config is not None:
         config = configs.load(given.config)
     elif command == "report":
@@ -136,6 +140,8 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         return lambda: module.main(given.workdir), given.json
     if command in ("eval", "data mine"):
         return lambda: module.main(config, given.workdir, given.checkpoint), given.json
+    if command == "train":
+        return lambda: module.main(config, given.workdir, given.profile), given.json
     return lambda: module.main(config, given.workdir), given.json
 
 

@@ -28,7 +28,7 @@ _DEFAULT = {
         "weights": "",  # .gguf file, Orbax directory, safetensors file or directory, package:NAME
         "sha256": "",  # expected digest of a weights file; "" = not checked
         "tokenizer": "",  # SentencePiece .model; "" = from the weights (GGUF or beside them)
-        "dtype": "bfloat16",  # of base weights and activations: bfloat16 | float32
+        "dtype": "bfloat16",  # of frozen weights and activations: bfloat16 | float32
         "attention": "",  # reference | splash (TPU) | cudnn (GPU); "" = by platform
         "remat": "layer",  # computed again in the backward pass: layer | projections | none
     },
@@ -36,6 +36,8 @@ _DEFAULT = {
         "rank": 8,  # 0 = full tuning
         "alpha": 8.0,  # update is scaled by alpha / rank
         "rslora": False,  # scale by alpha / sqrt(rank) instead
+        "plus": 1.0,  # LoRA+: learning rate of B over optim.learning_rate, usually 16; 1 = off
+        "dora": False,  # DoRA: magnitudes of the columns are tuned beside A and B
         "targets": "q|k|v|o|gate|up|down",  # regex, whole match on projection names
         "dropout": 0.0,  # probability, on the input of the adapters
     },
@@ -125,6 +127,7 @@ _DEFAULT = {
         "microbatches": 1,  # gradient accumulation: the batch is cut into this many parts
         "log_every": 1,  # steps between lines of metrics.jsonl
         "save_every": 0,  # steps between recovery checkpoints; 0 = at epoch ends only
+        "compilation_cache": "~/.cache/gemma-sft/xla",  # directory, also gs://…; "" = none
         "keep_latest": 2,  # newest checkpoints kept, for resuming
         "keep_best": 1,  # checkpoints kept by lowest validation loss, for use
     },

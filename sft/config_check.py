@@ -28,7 +28,8 @@ _CHOICES = {
     "mesh.platform": ("", "cpu", "gpu", "tpu"),
 }
 _POSITIVE = (
-    "lora.alpha data.dedup.cosine data.dedup.memory data.dedup.max_copies data.dedup.drop_share "
+    "lora.alpha lora.plus "
+    "data.dedup.cosine data.dedup.memory data.dedup.max_copies data.dedup.drop_share "
     "data.max_length data.eval_max_length data.reading.weight optim.learning_rate optim.eps "
     "train.epochs train.batch_size train.microbatches train.log_every train.keep_latest "
     "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens mesh.fsdp mesh.tensor"
@@ -132,6 +133,12 @@ def _check_range(key: str, value: Any) -> None:
 def _check_together(config: ConfigDict) -> None:
     if not config.lora.dropout < 1:
         raise UserError(f"config.lora.dropout = {config.lora.dropout}: expected 0 to below 1.")
+    if config.lora.rank == 0 and (config.lora.dora or config.lora.plus != 1):
+        key = "dora" if config.lora.dora else "plus"
+        raise UserError(
+            f"config.lora.{key} = {config.lora[key]} changes adapters, but config.lora.rank = 0 "
+            f"tunes the weights themselves. Set a rank, or config.lora.{key} to its default."
+        )
     if config.train.batch_size % config.train.microbatches:
         raise UserError(
             f"config.train.batch_size = {config.train.batch_size} is not divisible by "

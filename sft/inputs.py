@@ -41,12 +41,12 @@ def params(config: ConfigDict, spec: Spec, shardings: Tree) -> Tree:
     Raises:
       UserError: missing, damaged, or of another model.
     """
-    from sft.model import weights
+    from sft.model import lora, weights
 
     return weights.load(
         spec,
         config.model.weights,
-        dtype=config.model.dtype,
+        dtype=lora.weights_dtype(config),
         shardings=shardings,
         sha256=config.model.sha256,
     )

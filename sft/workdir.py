@@ -16,16 +16,9 @@ from sft.errors import UserError
 
 # Settings that change where or when something happens, never a number.
 _FREE = (
-    *(
-        "eval.",
-        "mesh.",
-        "loss.",
-        "model.remat",
-        "model.attention",
-        "data.test",
-        "data.eval_max_length",
-    ),
-    *("train.log_every", "train.save_every", "train.keep_", "mine.", "data.production"),
+    *("eval.", "mesh.", "loss.", "model.remat", "model.attention", "data.test"),
+    *("train.log_every", "train.save_every", "train.keep_", "train.compilation_cache", "mine."),
+    *("data.eval_max_length", "data.production"),
     *("data.workers", "data.cache", "data.dedup.engine", "data.dedup.memory", "data.dedup.beam"),
 )
 # What belongs to a configuration for good. Before there is any of it, the configuration may change.

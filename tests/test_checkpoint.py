@@ -2,6 +2,7 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -158,3 +159,25 @@ def test_full_disk_as_python_tells_it(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="the disk is full"):
             save(checkpoints, {2: 2.0})
     equal(opened(tmp_path).restore(1, make_state(0))[0], make_state(1))
+
+
+def test_save_returns_before_the_checkpoint_is_complete(tmp_path, monkeypatch):
+    """What makes a directory a checkpoint, its renaming, is held up until ``save`` has returned."""
+    may_go_on, held, rename = threading.Event(), [], os.rename
+
+    def slow(source, target, **options):
+        if os.path.basename(target) == "1":
+            held.append(threading.current_thread() is not threading.main_thread())
+            assert may_go_on.wait(60)
+        return rename(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", slow)
+    checkpoints = opened(tmp_path)
+    state = make_state(1)
+    checkpoints.save(1, state, {"batches": 1}, 1.0)  # would wait for ever if it waited
+    assert not (tmp_path / "checkpoints" / "1").exists()
+    may_go_on.set()
+    checkpoints.wait()
+    assert held == [True]
+    equal(checkpoints.restore(1, make_state(9))[0], state)
+    checkpoints.close()

@@ -36,6 +36,11 @@ def test_other_spellings_of_json(shared, tmp_path, capsys, word, wanted):
     assert capsys.readouterr().out.startswith("{") == wanted
 
 
+def test_only_training_has_a_profile(shared, tmp_path, capsys):
+    assert shared.main("data", tmp_path, "--profile") == 2
+    assert "--profile is of sft train" in capsys.readouterr().err
+
+
 def test_without_json_it_says_where_it_wrote(shared, tmp_path, capsys):
     assert shared.main("data", tmp_path) == 0
     out = capsys.readouterr().out

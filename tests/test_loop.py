@@ -141,6 +141,23 @@ def test_a_finished_run_is_left_alone(shared, tmp_path, monkeypatch):
     assert {**after, run: 0} == {**before, run: 0}
 
 
+def test_a_profiled_run_is_the_same_run_with_a_trace(shared, tmp_path, capsys):
+    assert shared.main("train", tmp_path, "--profile") == 0
+    said = capsys.readouterr().out
+    assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
+    assert shared.rows(tmp_path) == shared.rows("done")
+    first = json.loads((tmp_path / "environment.json").read_text())["first_step"]
+    assert first["step"] == 1 and f"step 1 finished {first['seconds']:.1f} s after" in said
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    train = [row for row in map(json.loads, lines) if row["split"] == "train"]
+    for row in train:
+        positions = row["tokens_per_second_per_device"] * row["seconds"] * jax.device_count()
+        assert positions == pytest.approx(8 * 32)
+    # One row follows each of the first two saves; the third is told at the end.
+    assert [row["step"] for row in train if row["save_seconds"] > 0] == [9, 17]
+    assert "saving 3 checkpoints stalled the steps for" in said
+
+
 def test_loss_that_is_not_finite_stops_the_run(shared, tmp_path, capsys):
     assert shared.main("train", tmp_path, "--config.optim.learning_rate=1e30") == 2
     error = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The schedule at its corners, and AdamW against a computation by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -88,3 +89,31 @@ def test_adamw_by_hand():
 def test_clipping_by_the_global_norm(clip_norm, gradient, seen):
     _, state = updates([gradient], [0.0, 0.0], clip_norm=clip_norm, b1=0.5)
     np.testing.assert_allclose(optax.tree.get(state, "mu"), 0.5 * np.array(seen), rtol=1e-6)
+
+
+@pytest.mark.parametrize("plus", [1.0, 16.0])
+def test_lora_plus_is_adamw_with_a_learning_rate_of_its_own_for_b(plus):
+    """Against one optimiser for each rate; decay and the schedule go with the rate."""
+    rng = np.random.default_rng(0)
+    draw = lambda: {n: jnp.asarray(rng.normal(size=3), jnp.float32) for n in "ABm"}  # noqa: E731
+    start, gradients = {"q": draw()}, [{"q": draw()} for _ in range(4)]
+
+    def train(rate, *arguments):
+        keys = {"learning_rate": rate, "weight_decay": 0.3, "warmup": 0.5, "eps": 1e-3}
+        config = make_config(**{f"optim__{k}": v for k, v in keys.items()}).optim
+        tx = optim.make(config, 4, *arguments)
+        tree, state = start, tx.init(start)
+        for gradient in gradients:
+            update, state = tx.update(gradient, state, tree)
+            tree = optax.apply_updates(tree, update)
+        return tree["q"], state
+
+    ours, state = train(0.01, plus)
+    slow, slow_state = train(0.01)
+    fast, _ = train(0.01 * plus)
+    for leaf, expected in (("A", slow), ("m", slow), ("B", fast)):
+        # With a ratio of 1, to the last bit.
+        np.testing.assert_allclose(ours[leaf], expected[leaf], rtol=0 if plus == 1 else 2e-6)
+    assert (np.abs(ours["B"] - slow["B"]).max() > 0.1) == (plus != 1)
+    # So that a checkpoint can be read without knowing the ratio.
+    assert jax.tree.structure(state) == jax.tree.structure(slow_state)

@@ -66,6 +66,7 @@ VALUES = {
     "optim.learning_rate": 2e-2,
     "train.epochs": 3,
     "train.batch_size": 8,
+    "train.compilation_cache": "",
     "eval.batch_size": 8,
     "eval.max_new_tokens": 3,
 }

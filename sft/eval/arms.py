@@ -11,7 +11,7 @@ from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
 from sft.eval import harness
 from sft.model import sharding, specs
-from sft.train import optim
+from sft.train import optim, startup
 from sft.train.checkpoint import Checkpoints
 from sft.train.steps import make_steps
 
@@ -56,6 +56,7 @@ def which(path: Path, config: ConfigDict, checkpoint: str) -> tuple[str, int | N
 def load(config: ConfigDict, workdir: str, step: int | None, tok: Tokenizer) -> harness.Model:
     """The weights, with what the checkpoint of that step has learnt (``None`` = nothing)."""
     spec = specs.get(config.model.name)
+    startup.use_cache(config.train.compilation_cache)
     mesh = sharding.make_mesh(config)
     steps = make_steps(config, spec, optim.make(config.optim, 1), mesh)
     params = inputs.params(config, spec, steps.params_sharding)

@@ -24,7 +24,7 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from sft.model import attention, lora, sharding
+from sft.model import attention, dora, lora, sharding
 from sft.model.ops import geglu, product, rms_norm, rotate
 from sft.model.specs import Spec
 from sft.types import Array, Tree
@@ -165,6 +165,7 @@ def forward(
         x_BxLxD, _ = _layer(spec, options, attend, turns, None, x_BxLxD, per_layer)
         return sharding.rows(x_BxLxD, options.mesh), None
 
+    adapters = lora.with_gains(adapters, params["layers"], options.lora_scale)
     x_BxLxD = sharding.rows(x_BxLxD, options.mesh)
     remat_body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[options.remat])
     x_BxLxD, _ = jax.lax.scan(remat_body, x_BxLxD, _scanned(spec, params, adapters, dropout_key))
@@ -194,6 +195,9 @@ def extend(
     options: Options,
 ) -> tuple[jax.Array, Cache]:
     """``forward`` for ``L`` further positions, which also see what the cache holds.
+
+    Args:
+      adapters: as returned by ``lora.with_gains``.
 
     Returns:
       Final hidden states ``[B, L, D]`` and the cache with those positions written.
@@ -268,9 +272,15 @@ def _layer(spec: Spec, options: Options, attend, turns, store, x_BxLxD, per_laye
         low = lora.down_project(dropped, adapters, names)
         outputs = []
         for name in names:
-            y = product(equation, x, w[lora.WEIGHTS[name]].astype(x.dtype))
+            weight, adapter = w[lora.WEIGHTS[name]].astype(x.dtype), adapters.get(name, {})
+            if "m" in adapter:
+                update = lora.up_project(low[name], adapter, options.lora_scale)
+                y = dora.project(equation, x, dropped, weight, update, adapter["gain"])
+                outputs.append(y)
+                continue
+            y = product(equation, x, weight)
             if name in low:
-                y += lora.up_project(low[name], adapters[name], options.lora_scale)
+                y += lora.up_project(low[name], adapter, options.lora_scale)
             outputs.append(checkpoint_name(y.astype(x.dtype), "projection"))
         return outputs
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sft.model import decoder
+from sft.model import decoder, lora
 from sft.model.specs import Spec
 from sft.types import Tree
 
@@ -76,6 +76,7 @@ def decode(
     stop = sampling.stop_ids[0]
     place_L = jnp.arange(L, dtype=jnp.int32)
     segments_BxL = (place_L < lengths_B[:, None]).astype(jnp.int32)
+    adapters = lora.with_gains(adapters, params["layers"], options.lora_scale)
     cache = decoder.init_cache(spec, B, L + T, options.dtype)
     hidden_BxLxD, cache = decoder.extend(
         spec,

@@ -10,8 +10,10 @@ import re
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from sft.errors import UserError
+from sft.model import dora
 from sft.model.ops import product
 from sft.model.specs import Spec
 from sft.types import Tree
@@ -61,6 +63,11 @@ def match(targets: str) -> tuple[str, ...]:
     return names
 
 
+def weights_dtype(config: ConfigDict) -> jnp.dtype:
+    """In which the weights are loaded: float32 under full tuning, whose masters they become."""
+    return jnp.dtype(config.model.dtype if config.lora.rank else "float32")
+
+
 def init(spec: Spec, names: tuple[str, ...], rank: int, key: jax.Array) -> Tree:
     """Float32 adapters ``{name: {"A": [S, *in, R], "B": [S, R, *out]}}``; the update is zero."""
     adapters = {}
@@ -83,6 +90,36 @@ def init(spec: Spec, names: tuple[str, ...], rank: int, key: jax.Array) -> Tree:
 def scaling(rank: int, alpha: float, rslora: bool) -> float:
     """``alpha / rank``, or ``alpha / sqrt(rank)`` (rsLoRA, arXiv:2312.03732)."""
     return alpha / math.sqrt(rank) if rslora else alpha / rank
+
+
+def with_magnitudes(adapters: Tree, layers: Tree) -> Tree:
+    """DoRA's: each adapter with ``"m"``, float32 ``[S, *out]``, the norms of the columns of W.
+
+    Args:
+      layers: the weights, ``params["layers"]``.
+    """
+    return {
+        name: {**adapter, "m": dora.magnitude(layers[WEIGHTS[name]], _input_axes(adapter))}
+        for name, adapter in adapters.items()
+    }
+
+
+def with_gains(adapters: Tree | None, layers: Tree, scale: float) -> Tree:
+    """What the layers need: the adapters, those with a magnitude with ``"gain"``, ``[S, *out]``.
+
+    The gain depends on weights alone, so it is computed once before the scan over layers and not
+    again in each backward pass or for each decoded token; a layer at a time.
+    """
+
+    def of_layer(stacked):
+        return dora.norm(*stacked, scale)
+
+    gained = dict(adapters or {})
+    for name, adapter in gained.items():
+        if "m" in adapter:
+            norm = jax.lax.map(of_layer, (layers[WEIGHTS[name]], adapter["A"], adapter["B"]))
+            gained[name] = {**adapter, "gain": adapter["m"] / norm}
+    return gained
 
 
 def down_project(x: jax.Array, adapters: Tree, names: tuple[str, ...]) -> dict[str, jax.Array]:
@@ -124,8 +161,17 @@ def merge(params: Tree, adapters: Tree, scale: float) -> Tree:
         weight, b = layers[WEIGHTS[name]], adapter["B"]
         a_SxIxR, b_SxRxO = _flat(adapter["A"], 1), b.reshape(*b.shape[:2], -1)
         update = scale * jnp.matmul(a_SxIxR, b_SxRxO, precision="highest").reshape(weight.shape)
-        layers[WEIGHTS[name]] = (weight.astype(jnp.float32) + update).astype(weight.dtype)
+        merged = weight.astype(jnp.float32) + update
+        if "m" in adapter:
+            inputs = _input_axes(adapter)
+            merged *= jnp.expand_dims(adapter["m"] / dora.magnitude(merged, inputs), inputs)
+        layers[WEIGHTS[name]] = merged.astype(weight.dtype)
     return {**params, "layers": layers}
+
+
+def _input_axes(adapter: Tree) -> tuple[int, ...]:
+    """Where a stacked weight has its inputs."""
+    return tuple(range(1, adapter["A"].ndim - 1))
 
 
 def _flat(a: jax.Array, axis: int = 0) -> jax.Array:

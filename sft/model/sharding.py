@@ -37,6 +37,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(^|/)o/A$", P(None, "tensor", "fsdp", None)),
     (r"(^|/)down/A$", P(None, ("tensor", "fsdp"), None)),
     (r"(^|/)(o|down)/B$", P(None, None, "fsdp")),
+    (r"(^|/)(q|k|v|o|gate|up|down)/(m|gain)$", P()),
     (r"(^|/)(step|rng|count)$", P()),
 )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import signal
 from collections.abc import Sequence
 from types import FrameType
@@ -16,7 +17,7 @@ from sft.data import pipeline
 from sft.data.chat import Example
 from sft.errors import Preempted
 from sft.model import sharding
-from sft.train import log, optim
+from sft.train import log, optim, profile, startup
 from sft.train.checkpoint import Checkpoints
 from sft.train.meter import Meter
 from sft.train.steps import Steps
@@ -32,8 +33,13 @@ class Task:
     plan: pipeline.TrainPlan
 
 
-def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree) -> None:
+def run(
+    config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree, trace: bool = False
+) -> None:
     """Trains from the newest checkpoint, or from the start, to the end of the last epoch.
+
+    Args:
+      trace: some steps, to ``workdir/profile``.
 
     Raises:
       Preempted: SIGTERM or Ctrl-C; the state of the last finished step is on disk.
@@ -57,13 +63,23 @@ def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree
         processes=jax.process_count(),
         workers=config.data.workers,
     )
-    meter = Meter(workdir, plan, step, config.train.log_every)
+    meter = Meter(
+        workdir,
+        plan,
+        step,
+        config.train.log_every,
+        devices=steps.batch_sharding.num_devices,
+        on_first=functools.partial(startup.report_first_step, workdir),
+    )
+    waited_for = meter.waiting(batches)
+    if trace:
+        waited_for = profile.traced(waited_for, workdir)
     closing = contextlib.closing
     with closing(meter), closing(checkpoints), closing(batches), _Signals() as signals:
         if step == 0:
             values = validate(config, steps, state.trainable, frozen, task.validation)
             meter.validation(0, values)
-        for batch in meter.waiting(batches):
+        for batch in waited_for:
             state, metrics = steps.train(state, frozen, place(batch, steps))
             learning_rate = float(np.asarray(rate(step)))
             step += 1
@@ -78,7 +94,8 @@ def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree
                 values = validate(config, steps, state.trainable, frozen, task.validation)
                 meter.validation(step, values)
                 loss = values["loss"]
-            checkpoints.save(step, state, {"batches": step, "config": fingerprint}, loss)
+            with meter.saving():
+                checkpoints.save(step, state, {"batches": step, "config": fingerprint}, loss)
             if signals.caught and step < total:
                 checkpoints.wait()
                 raise Preempted(f"{signals.caught} at step {step} of {total}; saved in {workdir}.")

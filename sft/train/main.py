@@ -10,12 +10,15 @@ from sft import inputs, sets, training_set
 from sft import workdir as workdirs
 from sft.data import pipeline
 from sft.model import sharding, specs
-from sft.train import loop, optim, selection
+from sft.train import loop, optim, selection, startup
 from sft.train.steps import make_steps
 
 
-def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
+def main(config: ConfigDict, workdir: str, trace: bool = False) -> dict[str, Any]:
     """Trains, or continues where the run in ``workdir`` stopped; a finished run is left alone.
+
+    Args:
+      trace: write a profile of some steps, see ``sft.train.profile``.
 
     Returns:
       The content of ``selection.json``.
@@ -28,6 +31,7 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
     if (path / "DONE").exists():
         print(f"{path}: already trained.")
         return selection.choose(path)
+    startup.use_cache(config.train.compilation_cache)
     mesh = sharding.make_mesh(config)
     if mesh.devices.flat[0].platform == "cpu":
         # Dispatching the next step while one runs gains nothing here, and doubles the memory.
@@ -52,10 +56,11 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
     )
     pipeline.check_eval_lengths(splits["validation"].examples, config.data.eval_max_length)
     print(_describe(splits, plan, mesh.size))
-    steps = make_steps(config, spec, optim.make(config.optim, plan.epoch_ends[-1]), mesh)
+    tx = optim.make(config.optim, plan.epoch_ends[-1], config.lora.plus)
+    steps = make_steps(config, spec, tx, mesh)
     params = inputs.params(config, spec, steps.params_sharding)
     task = loop.Task(splits["train"].examples, splits["validation"].examples, plan)
-    loop.run(config, workdir, task, steps, params)
+    loop.run(config, workdir, task, steps, params, trace=trace)
     chosen = selection.choose(path)
     if jax.process_index() == 0:
         Path(path / "DONE").touch()

@@ -1,5 +1,6 @@
 """Learning-rate schedule and the optax chain."""
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -26,8 +27,14 @@ def schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
     return optax.join_schedules([ramp, after], [warmup])
 
 
-def make(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+def make(optim: ConfigDict, steps: int, plus: float = 1.0) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101).
+
+    Args:
+      steps: optimiser steps in the whole run.
+      plus: learning rate of every adapter's B over that of the rest (LoRA+, Hayou et al. 2024,
+        arXiv:2402.12354). The state does not depend on it.
+    """
     adamw = optax.adamw(
         schedule(optim, steps),
         b1=optim.b1,
@@ -36,4 +43,20 @@ def make(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
         weight_decay=optim.weight_decay,
     )
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
-    return optax.chain(clip, adamw)
+    return optax.chain(clip, adamw if plus == 1 else _faster("B", plus, adamw))
+
+
+def _faster(
+    leaf: str, ratio: float, tx: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """``tx`` with ``ratio`` times the learning rate for the leaves of that name.
+
+    Its updates are the learning rate times the rest, the decoupled weight decay included.
+    """
+
+    def update(updates, state, params=None):
+        updates, state = tx.update(updates, state, params)
+        scale = lambda path, x: ratio * x if path[-1].key == leaf else x  # noqa: E731
+        return jax.tree.map_with_path(scale, updates), state
+
+    return optax.GradientTransformation(tx.init, update)

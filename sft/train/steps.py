@@ -29,7 +29,7 @@ class Steps:
 
     Attributes:
       init: ``(key, params) -> (state, frozen)``. Under full tuning the weights become the
-        float32 trainables and ``frozen`` is empty.
+        float32 trainables, ``frozen`` is empty, and ``params`` is donated.
       train: ``(state, frozen, batch) -> (state, metrics)``; donates ``state``. Metrics: ``loss``
         and ``correct`` as ``Sums``, ``grad_norm`` before clipping.
       evaluate: ``(trainable, frozen, batch) -> {"loss": Sums, "correct": Sums}``.
@@ -61,6 +61,7 @@ class _Recipe:
     tx: optax.GradientTransformation
     names: tuple[str, ...]
     rank: int
+    dora: bool
     parts: int
     chunk: int
     groups: int
@@ -92,13 +93,14 @@ def make_steps(
         tx=tx,
         names=lora.match(config.lora.targets) if rank else (),
         rank=rank,
+        dora=config.lora.dora,
         parts=config.train.microbatches,
         chunk=config.loss.chunk,
         groups=sharding.groups(mesh),
         vocab_parts=mesh.shape["tensor"],
     )
     init = functools.partial(_init, recipe)
-    params_shape = decoder.abstract_params(spec, recipe.options.dtype)
+    params_shape = decoder.abstract_params(spec, lora.weights_dtype(config))
     params_sharding = sharding.of_tree(params_shape, mesh)
     state_shape, frozen_shape = jax.eval_shape(init, jax.random.key(0), params_shape)
     state_sharding = sharding.of_tree(state_shape, mesh)
@@ -106,11 +108,13 @@ def make_steps(
     batch_sharding = NamedSharding(mesh, sharding.BATCH)
     everywhere = NamedSharding(mesh, sharding.P())
     return Steps(
-        # Not donated: under LoRA the weights pass through, and stay usable by the caller.
+        # Under LoRA the weights pass through, and stay usable by the caller; under full tuning
+        # there would be two float32 copies of them.
         init=jax.jit(
             init,
             in_shardings=(everywhere, params_sharding),
             out_shardings=(state_sharding, frozen_sharding),
+            donate_argnums=() if recipe.names else 1,
         ),
         train=jax.jit(
             functools.partial(_train, recipe),
@@ -144,6 +148,8 @@ def _init(recipe: _Recipe, key: jax.Array, params: Tree) -> tuple[TrainState, Tr
     start, run = jax.random.split(key)
     if recipe.names:
         trainable, frozen = lora.init(recipe.spec, recipe.names, recipe.rank, start), params
+        if recipe.dora:
+            trainable = lora.with_magnitudes(trainable, params["layers"])
     else:
         trainable, frozen = jax.tree.map(lambda x: x.astype(jnp.float32), params), {}
     state = TrainState(
