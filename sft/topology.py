@@ -1,4 +1,4 @@
-"""The table of Cloud TPU slices that can still be ordered: names, shapes, memory, peak rates. No I/O.
+"""The table of Cloud TPU slices: names, shapes, memory, peak rates. No I/O.
 
 Names are the cloud's: the number counts TensorCores for v4, v5p and TPU7x (two a chip), and chips
 for v5e and v6e. A *device* is what JAX shows: a chip, but on TPU7x one of its two halves.

@@ -74,8 +74,10 @@ def products(jaxpr) -> int:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(
-                left[i] for i in contracted
+            total += (
+                2
+                * math.prod(equation.outvars[0].aval.shape)
+                * math.prod(left[i] for i in contracted)
             )
         is_jaxpr = lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")  # noqa: E731
         inner = filter(is_jaxpr, jax.tree.leaves(equation.params, is_leaf=is_jaxpr))
