@@ -46,10 +46,9 @@ class Memory:
       adapters: the other trainables and all optimiser moments.
       batch: the rows of a step.
       padding: what the compiler adds to those to align them.
-      temporaries: activations, gradients, gathered weights: everything else that is alive at the
-        worst moment.
+      temporaries: what is set aside for activations, gradients, gathered weights, all else.
       code: the program.
-      total: the sum.
+      peak: at the worst moment, which may be less than the sum of the parts; 0 = not known.
     """
 
     weights: int
@@ -58,10 +57,16 @@ class Memory:
     padding: int
     temporaries: int
     code: int
+    peak: int = 0
+
+    @property
+    def parts(self) -> int:
+        return sum(dataclasses.astuple(self)) - self.peak
 
     @property
     def total(self) -> int:
-        return sum(dataclasses.astuple(self))
+        """The peak, which is what must fit; the sum of the parts where it is not known."""
+        return self.peak or self.parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +159,7 @@ def compile_step(config: ConfigDict, spec: "Spec", slice_: Slice) -> Compiled:
         + stats.output_size_in_bytes
         - stats.alias_size_in_bytes,
         code=stats.generated_code_size_in_bytes,
+        peak=getattr(stats, "peak_memory_in_bytes", 0),
     )
     return Compiled(memory, time.perf_counter() - started)
 

@@ -57,11 +57,12 @@ def result(
       optimiser's moments, ``temporaries``, ``total``, ``limit``; and ``batch``, ``padding``,
       ``code``), ``compile_seconds``, ``tokens_per_step``, ``flops_per_step`` (of the model, without
       what is computed again), ``roofline_seconds`` (the largest of ``roofline``), ``bound`` (its
-      name), and more. Where it does not fit, ``total`` is what the compiler asked for, or ``None``
+      name), and more. ``total`` is the compiler's peak, which may be below the sum of the parts.
+      Where it does not fit, it is what the compiler asked for, or ``None``
       where it did not say, ``total_is_at_least`` says that it was not asked, and ``advice`` is
       added.
     """
-    parts = {name: size / GIB for name, size in dataclasses.asdict(memory).items()}
+    parts = {n: size / GIB for n, size in dataclasses.asdict(memory).items() if n != "peak"}
     total = None if outcome.needed is None else outcome.needed / GIB
     return {
         "fits": outcome.fits,
