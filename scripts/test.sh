@@ -5,13 +5,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 marks=(-m "not slow")
+extras=(dev demo)
 if [[ ${1-} == --slow ]]; then
   marks=()
+  extras+=(plan) # the TPU compiler, 204 MiB; without it, the tests that need it are skipped
   shift
 fi
 
 # shellcheck source=scripts/env.sh
-source scripts/env.sh dev demo
+source scripts/env.sh "${extras[@]}"
 
 phase() {
   printf '== %s\n' "$*"

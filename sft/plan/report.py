@@ -59,8 +59,8 @@ def result(
       what is computed again), ``roofline_seconds`` (the largest of ``roofline``), ``bound`` (its
       name), and more. ``total`` is the compiler's peak, which may be below the sum of the parts.
       Where it does not fit, it is what the compiler asked for, or ``None``
-      where it did not say, ``total_is_at_least`` says that it was not asked, and ``advice`` is
-      added.
+      where it did not say, ``total_is_at_least`` says that it was not asked, and what ``advice``
+      returns is added.
     """
     parts = {n: size / GIB for n, size in dataclasses.asdict(memory).items() if n != "peak"}
     total = None if outcome.needed is None else outcome.needed / GIB
