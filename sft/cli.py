@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from sft import config as configs
+from sft import errors
 from sft.config_check import validate
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
 
@@ -26,10 +27,11 @@ COMMANDS = {
     "data mine": "rank the training rows by how hard they are for a model; write subsets",
     "train": "tune, or continue a run; choose the best epoch",
     "eval": "score the base model or a checkpoint on the test set",
+    "plan": "does the training step fit a TPU slice; needs no TPU, no data and no weights",
     "report": "print a run and write report.html",
 }
 _MODULES = {"data mine": "sft.eval.mine"}  # it needs a model, so it stands with the evaluation
-FLAGS = ("config", "workdir", "checkpoint", "profile", "json")
+FLAGS = ("config", "workdir", "checkpoint", "profile", "json", "slice", "trained_share")
 HELP = """\
 usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
 
@@ -44,9 +46,12 @@ flags:
   --workdir=DIR          the run directory
   --checkpoint=WHICH     base, best, latest or a step; eval: best if not given, data mine: base
   --profile              train: a trace of steps 3 to 5 of this process, in DIR/profile
+  --slice=NAME           plan: the TPU slice, as in v5e-8; --workdir is not needed there
+  --trained_share=SHARE  plan: of the positions, those with loss; the run's audit if not given
   --json                 print one JSON object as the last line, and nothing else there
 
-exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 42 interrupted and saved, run me again
+exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 3 does not fit the slice (plan);
+            42 interrupted and saved, run me again
 """
 
 
@@ -68,12 +73,16 @@ def main(argv: list[str]) -> int:
         lines = "\n".join(f"  {name:<11}{text}" for name, text in COMMANDS.items())
         print(HELP.format(commands=lines))
         return DONE if words else BAD_INPUT
+    code = DONE
     try:
         with contextlib.redirect_stdout(sys.stderr):  # a configuration file may print
             call, wants_json = _parse(argv)
         # With --json, standard output is for the object alone.
         with contextlib.redirect_stdout(sys.stderr if wants_json else sys.stdout):
-            result = call()
+            try:
+                result = call()
+            except errors.DoesNotFit as no:
+                result, code = no.result, errors.DOES_NOT_FIT
     except UserError as error:
         print(f"sft: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -98,7 +107,7 @@ def main(argv: list[str]) -> int:
         return BUG
     if wants_json:
         print(json.dumps(result, ensure_ascii=False))
-    return DONE
+    return code
 
 
 def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
@@ -117,11 +126,18 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     flags.DEFINE_string("checkpoint", usual, "what to evaluate", flag_values=given)
     flags.DEFINE_bool("profile", False, "trace some steps of training", flag_values=given)
     flags.DEFINE_bool("json", False, "machine-readable result", flag_values=given)
+    if command == "plan":
+        flags.DEFINE_string("slice", "", "TPU slice", flag_values=given)
+        flags.DEFINE_float("trained_share", None, "positions with loss", flag_values=given)
     try:
         _, *rest = given(argv[len(command.split()) :], known_only=True)
     except flags.Error as error:
         raise UserError(f"{_line(error)}. See sft --help.") from None
-    if not given.workdir:
+    if command == "plan" and not given.slice:
+        raise UserError("--slice=NAME is missing, as in --slice=v5e-8. sft/topology.py has all.")
+    if command == "plan" and given.config is None and not given.workdir:
+        raise UserError("--config=FILE is missing, or the --workdir of a run.")
+    if command != "plan" and not given.workdir:
         raise UserError("--workdir=DIR is missing.")
     if given.profile and command != "train":
         raise UserError(f"--profile is of sft train; sft {command} has none.")
@@ -138,6 +154,9 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     module = importlib.import_module(_MODULES.get(command, f"sft.{command}.main"))
     if command == "report":
         return lambda: module.main(given.workdir), given.json
+    if command == "plan":
+        more = (given.slice, given.workdir, given.trained_share)
+        return lambda: module.main(config, *more), given.json
     if command in ("eval", "data mine"):
         return lambda: module.main(config, given.workdir, given.checkpoint), given.json
     if command == "train":

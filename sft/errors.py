@@ -17,3 +17,11 @@ class UserError(Exception):
 
 class Preempted(Exception):
     """A signal asked the run to stop, and its state is safely on disk."""
+
+
+class DoesNotFit(Exception):
+    """A plan that does not fit the slice. ``result`` is what ``--json`` prints."""
+
+    def __init__(self, message: str, result: dict):
+        super().__init__(message)
+        self.result = result

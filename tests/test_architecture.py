@@ -20,13 +20,14 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # A module imports only from its own layer or from those before it.
 LAYERS = (
     ("sft.errors", "sft.types", "sft.config", "sft.config_check", "sft.progress", "sft.template"),
-    ("sft.workdir",),
+    ("sft.workdir", "sft.topology"),
     ("sft.data", "sft.model"),
     ("sft.inputs", "sft.sources", "sft.sets", "sft.training_set"),
     ("sft.train",),
     ("sft.eval",),
+    ("sft.plan",),
     ("sft.report",),
-    ("sft.data.main", "sft.train.main", "sft.eval.main", "sft.report.main"),
+    ("sft.data.main", "sft.train.main", "sft.eval.main", "sft.plan.main", "sft.report.main"),
     ("sft.cli",),
     ("sft.__main__",),
 )
@@ -45,10 +46,15 @@ NEVER_AT_IMPORT = {
         )
     },
     "sft.cli": HEAVY,
+    "sft.plan.main": HEAVY,  # it sets the environment that JAX reads when imported
 }
 NEVER = {
+    "sft.plan.roofline": IO,
+    "sft.plan.search": ("jax", *IO),
+    "sft.topology": ("jax", *IO),
     "sft.types": IO,
     "sft.data.pipeline": ("gemma",),
+    "sft.model.flops": IO,
     "sft.model.specs": ("jax", *IO),
     "sft.model.decoder": IO,
     "sft.model.attention": IO,
