@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import jax
 
+from sft import hosts
 from sft.data.pipeline import TrainPlan
 from sft.errors import UserError
 from sft.train import log
@@ -16,14 +17,14 @@ class Meter:
     """Between the step and the log. Metrics are fetched when the next step is under way.
 
     Args:
-      workdir: of the run; written to by process 0 only.
+      workdir: of the run; written to by the first host only.
       step: steps done already.
       log_every: steps between rows of ``metrics.jsonl``.
     """
 
     def __init__(self, workdir: str, plan: TrainPlan, step: int, log_every: int):
         self._plan, self._log_every = plan, log_every
-        self._writer = log.MetricsLog(workdir, step) if jax.process_index() == 0 else None
+        self._writer = log.MetricsLog(workdir, step) if hosts.is_first() else None
         self._bar = log.progress(plan.epoch_ends[-1], "train", "step", initial=step)
         self._pending: tuple[int, Tree, float, float] | None = None
         self._since = 0.0
