@@ -20,6 +20,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # A module imports only from its own layer or from those before it.
 LAYERS = (
     ("sft.errors", "sft.types", "sft.config", "sft.config_check", "sft.progress", "sft.template"),
+    ("sft.coordinator",),
     ("sft.hosts",),
     ("sft.workdir", "sft.lock"),
     ("sft.data", "sft.model"),
