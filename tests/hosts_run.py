@@ -15,7 +15,10 @@ import tiny_run
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-    """Processes under way; what they print goes to files, so that none waits for a reader."""
+    """Processes under way; what they print goes to files, so that none waits for a reader.
+
+    Waits are long, for a busy machine: they end when what is waited for does.
+    """
 
     processes: list[subprocess.Popen]
     folder: Path
@@ -28,14 +31,14 @@ class Hosts:
         texts = [(self.folder / f"{i}.out").read_text() for i in range(len(self.processes))]
         return ["\n".join(s for s in t.splitlines() if "[Gloo]" not in s) for t in texts]
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 240) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 900) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert all(p.poll() is None for p in self.processes), self.errors()
             assert time.monotonic() < end, self.errors()
             time.sleep(0.02)
 
-    def codes(self, seconds: float = 240) -> list[int]:
+    def codes(self, seconds: float = 900) -> list[int]:
         end = time.monotonic() + seconds
         return [p.wait(timeout=max(1, end - time.monotonic())) for p in self.processes]
 

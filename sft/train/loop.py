@@ -44,6 +44,7 @@ def run(config: ConfigDict, workdir: str, task: Task, steps: Steps, params: Tree
     rate = optim.schedule(config.optim, total)
     fingerprint = configs.fingerprint(config)
     state, frozen = steps.init(jax.random.key(config.seed), params)
+    hosts.barrier("state")  # between CPUs, a first collective gives up on who is 30 s late
     checkpoints = Checkpoints(workdir, config)
     step = checkpoints.latest() or 0
     hosts.compare("checkpoint", {"newest checkpoint": step})

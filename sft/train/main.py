@@ -34,8 +34,9 @@ def _train(config: ConfigDict, workdir: str) -> dict[str, Any] | None:
     path = workdirs.prepare(config, workdir)
     if (path / "DONE").exists():
         return _chosen(path, "already trained.")
+    local = jax.local_devices()
+    hosts.compare("devices", {"local devices": [len(local), local[0].device_kind]})
     mesh = sharding.make_mesh(config)
-    hosts.compare("devices", {"local devices": jax.local_device_count()})
     if mesh.devices.flat[0].platform == "cpu":
         # Dispatching the next step while one runs gains nothing here, and doubles the memory.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -83,7 +84,8 @@ def _chosen(path: Path, said: str = "") -> dict[str, Any] | None:
     with hosts.in_turn("end"):
         if hosts.is_first():
             chosen = selection.choose(path)
-            Path(path / "DONE").touch()
+            if not (path / "DONE").exists():
+                (path / "DONE").touch()
             print(f"{path}: {said or f'epoch {chosen["epoch"]} chosen ({chosen["why"]}).'}")
     return chosen
 
