@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
         traceback.print_exc()
         print("sft: this is a bug.", file=sys.stderr)
         return BUG
-    if wants_json:
+    if wants_json and result is not None:  # other hosts than the first have none
         print(json.dumps(result, ensure_ascii=False))
     return code
 

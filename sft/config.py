@@ -156,6 +156,7 @@ _DEFAULT = {
         "data": -1,  # devices along the batch; -1 = all that are left
         "fsdp": 1,  # devices that also share the weights
         "tensor": 1,  # devices that share heads and hidden units
+        "timeout": 300,  # seconds in which all hosts of a run must have started
     },
 }
 

@@ -26,6 +26,7 @@ class Generation:
     Attributes:
       name: ours, in the names of slices and in topologies: ``v5e``.
       cloud: of accelerator types: ``v5litepod``.
+      kind: what JAX calls a device, ``Device.device_kind``.
       chip_config: how libtpu presents a chip; ``""`` = its default.
       per_chip: what the number in the name counts on a chip.
       devices_per_chip: JAX devices.
@@ -38,6 +39,7 @@ class Generation:
 
     name: str
     cloud: str
+    kind: str
     chip_config: str
     per_chip: int
     devices_per_chip: int
@@ -95,19 +97,19 @@ class Slice:
 
 
 # fmt: off
-V4 = Generation("v4", "v4", "megacore", per_chip=2, devices_per_chip=1,
+V4 = Generation("v4", "v4", "TPU v4", "megacore", per_chip=2, devices_per_chip=1,
                 hbm_bytes=int(30.75 * GIB), flops=275e12, hbm_bandwidth=1200e9,
                 ici_bandwidth=600e9, pod_chips=4096)
-V5E = Generation("v5e", "v5litepod", "", per_chip=1, devices_per_chip=1,
+V5E = Generation("v5e", "v5litepod", "TPU v5 lite", "", per_chip=1, devices_per_chip=1,
                  hbm_bytes=int(15.75 * GIB), flops=197e12, hbm_bandwidth=819e9,
                  ici_bandwidth=400e9, pod_chips=256)
-V5P = Generation("v5p", "v5p", "", per_chip=2, devices_per_chip=1,
+V5P = Generation("v5p", "v5p", "TPU v5", "", per_chip=2, devices_per_chip=1,
                  hbm_bytes=int(95.73 * GIB), flops=459e12, hbm_bandwidth=2765e9,
                  ici_bandwidth=1200e9, pod_chips=8960)
-V6E = Generation("v6e", "v6e", "", per_chip=1, devices_per_chip=1,
+V6E = Generation("v6e", "v6e", "TPU v6 lite", "", per_chip=1, devices_per_chip=1,
                  hbm_bytes=int(31.24 * GIB), flops=918e12, hbm_bandwidth=1638e9,
                  ici_bandwidth=800e9, pod_chips=256)
-TPU7X = Generation("tpu7x", "tpu7x", "", per_chip=2, devices_per_chip=2,
+TPU7X = Generation("tpu7x", "tpu7x", "TPU7x", "", per_chip=2, devices_per_chip=2,
                    hbm_bytes=int(94.74 * GIB), flops=2307e12 / 2, hbm_bandwidth=7380e9 / 2,
                    ici_bandwidth=1200e9 / 2, pod_chips=9216)
 # fmt: on
@@ -121,6 +123,13 @@ _SOLID = (
     *((8, 8, 16), (8, 16, 16)),
 )
 _HOST = (2, 2, 1)
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """bfloat16 operations a second of one device, for what ``Device.device_kind`` says; ``None``
+    for what is not a TPU of the table."""
+    known = {g.kind: g.flops for g in (V4, V5E, V5P, V6E, TPU7X)}
+    return known.get(device_kind)
 
 
 def _slices(generation: Generation) -> list[Slice]:

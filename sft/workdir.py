@@ -1,5 +1,7 @@
 """The run directory: its configuration and environment, and whether a command may use it."""
 
+import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
+from sft import hosts
 from sft.errors import UserError
 
 # Settings that change where or when something happens, never a number.
@@ -30,12 +33,20 @@ _PACKAGES = (
 
 
 def prepare(config: ConfigDict, workdir: str) -> Path:
-    """Makes the directory, or checks that it belongs to this configuration.
+    """Makes the directory, or checks that it belongs to this configuration; the first host does.
 
     Raises:
-      UserError: it was made by another configuration; names what differs.
+      UserError: it was made by another configuration; names what differs. Not all hosts see it.
     """
     path = Path(workdir)
+    with hosts.in_turn("workdir"):
+        if hosts.is_first():
+            _prepare(config, workdir, path)
+    hosts.check_shared(path)
+    return path
+
+
+def _prepare(config: ConfigDict, workdir: str, path: Path) -> None:
     ours = dict(configs.flatten(config))
     stored = path / "config.json"
     if stored.exists():
@@ -47,13 +58,12 @@ def prepare(config: ConfigDict, workdir: str) -> Path:
                 f"Choose another --workdir, or undo the change."
             )
         if not changed:
-            return path
+            return
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: {error.strerror}. Choose another place.") from None
     write_json(stored, {"fingerprint": configs.fingerprint(config), "config": ours})
-    return path
 
 
 def stored_config(workdir: str) -> ConfigDict:
@@ -68,19 +78,20 @@ def stored_config(workdir: str) -> ConfigDict:
     return configs.from_dict(_config(path))
 
 
+def facts(config: ConfigDict) -> dict[str, Any]:
+    """What must be the same on all hosts: otherwise they compile different programs, and hang."""
+    source = {f"git {name}": value for name, value in _git().items() if name != "dirty"}
+    values = {f"config.{key}": value for key, value in configs.flatten(config)}
+    return values | _versions() | {"python": platform.python_version()} | source
+
+
 def write_environment(workdir: Path, devices: list[str]) -> None:
     """``environment.json``: what produced the numbers."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     write_json(
         workdir / "environment.json",
         {
             "command": " ".join(["sft", *sys.argv[1:]]),
-            "versions": versions,
+            "versions": _versions(),
             "python": platform.python_version(),
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
@@ -131,8 +142,16 @@ def _config(path: Path) -> dict[str, Any]:
     return stored["config"]
 
 
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def _git() -> dict[str, Any]:
-    """Revision of the source, and whether it had uncommitted changes; empty outside a checkout."""
+    """Revision of the source, and its uncommitted changes; empty outside a checkout."""
 
     def ask(*words: str) -> str:
         run = subprocess.run(
@@ -145,8 +164,10 @@ def _git() -> dict[str, Any]:
 
     try:
         revision = ask("rev-parse", "HEAD")
-        return (
-            {"revision": revision, "dirty": bool(ask("status", "--porcelain"))} if revision else {}
-        )
+        if not revision:
+            return {}
+        changes = hashlib.sha256(ask("diff", "HEAD").encode()).hexdigest()[:12]
+        dirty = bool(ask("status", "--porcelain"))
+        return {"revision": revision, "dirty": dirty, "changes": changes}
     except FileNotFoundError:
         return {}

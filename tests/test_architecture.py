@@ -20,7 +20,9 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # A module imports only from its own layer or from those before it.
 LAYERS = (
     ("sft.errors", "sft.types", "sft.config", "sft.config_check", "sft.progress", "sft.template"),
-    ("sft.workdir", "sft.topology"),
+    ("sft.coordinator",),
+    ("sft.hosts",),
+    ("sft.workdir", "sft.lock", "sft.topology"),
     ("sft.data", "sft.model"),
     ("sft.inputs", "sft.sources", "sft.sets", "sft.training_set"),
     ("sft.train",),

@@ -97,3 +97,8 @@ def test_libtpu_agrees_on_memory(compiler, generation):
         compiler.compile_on(device, jax.jit(lambda x: x + 1, out_shardings=where), x)
     assert abs(refused.value.limit - generation.hbm_bytes) < 0.01 * topology.GIB
     assert refused.value.needed >= 2 * generation.hbm_bytes
+
+
+def test_peaks_are_found_by_what_jax_calls_a_device():
+    assert topology.peak_flops("TPU v5 lite") == topology.V5E.flops
+    assert topology.peak_flops("cpu") is None

@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # importing it brings jax, which reading and tokenising do wi
     from sft.types import Batch
 
 
+BUCKET = 64  # tokens: rows that are evaluated are padded to a multiple of it
+
+
 def make_batch(rows: Sequence[Sequence[Example]], length: int) -> "Batch":
     """Numpy batch whose rows hold the given examples one after another, padded to ``length``."""
     from sft.types import Batch
@@ -151,7 +154,7 @@ def eval_batches(
     *,
     batch_size: int,
     max_length: int,
-    bucket: int = 64,
+    bucket: int = BUCKET,
     process: int = 0,
     processes: int = 1,
 ) -> Iterator["Batch"]:

@@ -8,13 +8,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import inputs, sets
+from sft import hosts, inputs, sets
 from sft import workdir as workdirs
 from sft.eval import arms, harness
 from sft.model import specs
 
 
-def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
+def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | None:
     """Evaluates and writes ``eval/<arm>.<set>.json``, one for each file of ``config.data.test``.
 
     A result that is there already for the same data, checkpoint and settings is not made again.
@@ -23,23 +23,31 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
       checkpoint: ``base``, ``best``, ``latest`` or a step.
 
     Returns:
-      ``{set: result}``.
+      ``{set: result}``; ``None`` on other hosts than the first.
     """
+    with hosts.started(config):
+        return _evaluate(config, workdir, checkpoint)
+
+
+def _evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | None:
+    hosts.compare("versions and configuration", workdirs.facts(config))
     path = workdirs.prepare(config, workdir)
     arm, step = arms.which(path, config, checkpoint)
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)
     splits = sets.tests(config, spec, tok)
-    sets.write_report(path, sets.told_apart(splits))
+    hosts.compare("data", {f"rows of {name}": split.content for name, split in splits.items()})
+    if hosts.is_first():
+        sets.write_report(path, sets.told_apart(splits))
     wanted = {name: _fingerprint(config, arm, step, split) for name, split in splits.items()}
     stored = {name: _stored(path, arm, name, wanted[name]) for name in splits}
     results = {name: result for name, result in stored.items() if result is not None}
     todo = [name for name in splits if name not in results]
+    hosts.compare("results", {"sets to evaluate": todo})
     model = arms.load(config, workdir, step, tok) if todo else None
     for name in todo:
         assert model is not None
         numbers, rows = harness.score(model, config, splits[name])
-        harness.write_predictions(path / "eval" / f"{arm}.{name}.predictions.jsonl", rows)
         result = {
             "arm": arm,
             "set": name,
@@ -48,8 +56,12 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
             **numbers,
             "fingerprint": wanted[name],
         }
-        workdirs.write_json(path / "eval" / f"{arm}.{name}.json", result)
         results[name] = result
+        if hosts.is_first():
+            harness.write_predictions(path / "eval" / f"{arm}.{name}.predictions.jsonl", rows)
+            workdirs.write_json(path / "eval" / f"{arm}.{name}.json", result)
+    if not hosts.is_first():
+        return None
     for label, result in results.items():
         low, high = result["exact_match_interval"]
         print(

@@ -134,6 +134,7 @@ def _by_row(
         examples.select(order),
         batch_size=-(-config.eval.batch_size // groups) * groups,
         max_length=config.data.max_length,
+        bucket=max(pipeline.BUCKET, steps.row_multiple),
         process=jax.process_index(),
         processes=jax.process_count(),
     ):

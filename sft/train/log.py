@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tqdm
 
+from sft import hosts
 from sft.errors import UserError
 
 
@@ -60,7 +61,8 @@ def read(workdir: str | Path) -> list[dict]:
 
 
 def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm.tqdm:
-    """A bar on standard error; silent where that is not a terminal."""
+    """A bar on standard error; silent where that is not a terminal, and on other hosts."""
+    off = None if hosts.is_first() else True  # None: by whether it is a terminal
     return tqdm.tqdm(
-        total=total, desc=description, unit=unit, initial=initial, disable=None, leave=False
+        total=total, desc=description, unit=unit, initial=initial, disable=off, leave=False
     )

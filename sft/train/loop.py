@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import signal
 from collections.abc import Sequence
-from types import FrameType
 
 import jax
 import numpy as np
@@ -13,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sft import config as configs
+from sft import hosts, topology
 from sft.data import pipeline
 from sft.data.chat import Example
 from sft.errors import Preempted
@@ -21,16 +20,22 @@ from sft.train import log, optim, profile, startup
 from sft.train.checkpoint import Checkpoints
 from sft.train.meter import Meter
 from sft.train.steps import Steps
+from sft.train.stop import Stop
 from sft.types import Batch, Tree
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is trained on and validated against."""
+    """What is trained on and validated against.
+
+    Attributes:
+      flops_per_step: model FLOPs of a step on average, over all devices, for the log.
+    """
 
     train: Sequence[Example]
     validation: Sequence[Example]
     plan: pipeline.TrainPlan
+    flops_per_step: float | None = None
 
 
 def run(
@@ -42,7 +47,7 @@ def run(
       trace: some steps, to ``workdir/profile``.
 
     Raises:
-      Preempted: SIGTERM or Ctrl-C; the state of the last finished step is on disk.
+      Preempted: SIGTERM or Ctrl-C, on any host; the state of the last finished step is on disk.
       UserError: the loss is not finite; names the step and its examples. A full disk.
     """
     plan = task.plan
@@ -50,17 +55,20 @@ def run(
     rate = optim.schedule(config.optim, total)
     fingerprint = configs.fingerprint(config)
     state, frozen = steps.init(jax.random.key(config.seed), params)
+    hosts.barrier("state")  # between CPUs, a first collective gives up on who is 30 s late
     checkpoints = Checkpoints(workdir, config)
     step = checkpoints.latest() or 0
+    hosts.compare("checkpoint", {"newest checkpoint": step})
     if step:
         state, position = checkpoints.restore(step, state)
         assert position["batches"] == step, position
+    part, parts = hosts.share(steps.batch_sharding)
     batches = pipeline.train_batches(
         plan,
         task.train,
         start=step,
-        process=jax.process_index(),
-        processes=jax.process_count(),
+        process=part,
+        processes=parts,
         workers=config.data.workers,
     )
     meter = Meter(
@@ -69,13 +77,16 @@ def run(
         step,
         config.train.log_every,
         devices=steps.batch_sharding.num_devices,
+        flops_per_step=task.flops_per_step,
+        peak_flops=topology.peak_flops(_mesh(steps).devices.flat[0].device_kind),
         on_first=functools.partial(startup.report_first_step, workdir),
     )
     waited_for = meter.waiting(batches)
     if trace:
         waited_for = profile.traced(waited_for, workdir)
     closing = contextlib.closing
-    with closing(meter), closing(checkpoints), closing(batches), _Signals() as signals:
+    stopping = Stop(_mesh(steps))
+    with closing(meter), closing(checkpoints), closing(batches), stopping as stop:
         if step == 0:
             values = validate(config, steps, state.trainable, frozen, task.validation)
             meter.validation(0, values)
@@ -86,7 +97,7 @@ def run(
             meter.add(step, metrics, learning_rate)
             at_epoch_end = step in plan.epoch_ends
             due = config.train.save_every and step % config.train.save_every == 0
-            if not (at_epoch_end or due or signals.caught):
+            if not (at_epoch_end or due or stop.soon()):
                 continue
             meter.flush()  # nothing is saved before it is checked
             loss = None
@@ -96,9 +107,10 @@ def run(
                 loss = values["loss"]
             with meter.saving():
                 checkpoints.save(step, state, {"batches": step, "config": fingerprint}, loss)
-            if signals.caught and step < total:
+            if stop.now() and step < total:
                 checkpoints.wait()
-                raise Preempted(f"{signals.caught} at step {step} of {total}; saved in {workdir}.")
+                why = stop.caught or "a signal on another host,"
+                raise Preempted(f"{why} at step {step} of {total}; saved in {workdir}.")
 
 
 def validate(
@@ -106,20 +118,20 @@ def validate(
 ) -> dict[str, float]:
     """Loss (nats per trained token) and token accuracy over all examples, unpacked, exactly."""
     sums = None
-    bar = log.progress(len(examples), "validation", "example")
-    mesh = steps.batch_sharding.mesh
-    assert isinstance(mesh, Mesh)
-    groups = sharding.groups(mesh)
+    groups = sharding.groups(_mesh(steps))
+    part, parts = hosts.share(steps.batch_sharding)
+    bar = log.progress(-(-len(examples) // parts), "validation", "example")
     for batch in pipeline.eval_batches(
         examples,
         # Rounded up: rows without an example have no weight.
         batch_size=-(-config.eval.batch_size // groups) * groups,
         max_length=config.data.eval_max_length,
-        process=jax.process_index(),
-        processes=jax.process_count(),
+        bucket=max(pipeline.BUCKET, steps.row_multiple),
+        process=part,
+        processes=parts,
     ):
-        part = jax.device_get(steps.evaluate(trainable, frozen, place(batch, steps)))
-        sums = part if sums is None else {name: sums[name] + part[name] for name in part}
+        found = jax.device_get(steps.evaluate(trainable, frozen, place(batch, steps)))
+        sums = found if sums is None else {name: sums[name] + found[name] for name in found}
         bar.update(int(np.sum(batch.segments_BxL[:, 0] > 0)))
     bar.close()
     assert sums is not None
@@ -137,23 +149,7 @@ def place(batch: Batch, steps: Steps) -> Batch:
     )
 
 
-class _Signals:
-    """Remembers SIGTERM and SIGINT, to stop at the next step boundary; a second one is not held."""
-
-    def __init__(self):
-        self.caught = ""
-        self._before = {}
-
-    def __enter__(self) -> "_Signals":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.caught = signal.Signals(number).name
-        signal.signal(number, self._before[number])
+def _mesh(steps: Steps) -> Mesh:
+    mesh = steps.batch_sharding.mesh
+    assert isinstance(mesh, Mesh)
+    return mesh

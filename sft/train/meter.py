@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 
 import jax
 
+from sft import hosts
 from sft.data.pipeline import TrainPlan
 from sft.errors import UserError
 from sft.train import log
@@ -17,7 +18,7 @@ class Meter:
     """Between the step and the log. Metrics are fetched when the next step is under way.
 
     Args:
-      workdir: of the run; written to by process 0 only.
+      workdir: of the run; written to by the first host only.
       step: steps done already.
       log_every: steps between rows of ``metrics.jsonl``.
       devices: that the step runs on, of all processes.
@@ -41,7 +42,7 @@ class Meter:
     ):
         self._plan, self._log_every, self._devices = plan, log_every, devices
         self._flops = flops_per_step, peak_flops
-        self._writer = log.MetricsLog(workdir, step) if jax.process_index() == 0 else None
+        self._writer = log.MetricsLog(workdir, step) if hosts.is_first() else None
         self._bar = log.progress(plan.epoch_ends[-1], "train", "step", initial=step)
         self._on_first = on_first if self._writer else None
         self._pending: tuple[int, Tree, float, float] | None = None

@@ -36,6 +36,7 @@ class Steps:
       score: the same for every row by itself: the fields of the ``Sums`` are ``[B]``.
       model: ``(trainable, frozen) -> (params, adapters)``, the trees of ``decoder.forward``.
       options: of ``decoder.forward``.
+      row_multiple: what the length of rows must be a multiple of.
       params_sharding: where ``init`` wants the weights.
       state_sharding: of the state.
       batch_sharding: of every field of a batch.
@@ -47,6 +48,7 @@ class Steps:
     score: Callable
     model: Callable
     options: decoder.Options
+    row_multiple: int
     params_sharding: Tree
     state_sharding: Tree
     batch_sharding: NamedSharding
@@ -134,6 +136,7 @@ def make_steps(
         ),
         model=functools.partial(_model, recipe),
         options=recipe.options,
+        row_multiple=attention.multiple(recipe.options.attention),
         params_sharding=params_sharding,
         state_sharding=state_sharding,
         batch_sharding=batch_sharding,

@@ -1,0 +1,146 @@
+"""One run at a time in a directory: a lock that a dead process cannot keep.
+
+The operating system holds it (``flock``) and lets go when the process ends, in any way. Whether
+another machine sees that depends on the file system. So the holder also writes into the file every
+few seconds, and who finds the name of another machine there watches for that before taking it.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO, Any
+
+from sft import hosts
+from sft.errors import UserError
+
+BEAT = 5.0  # seconds between signs of life
+PATIENCE = 30.0  # seconds of silence after which a holder on another machine counts as dead
+
+
+@contextlib.contextmanager
+def held(workdir: str) -> Generator[None]:
+    """Holds ``workdir/lock`` while the block runs; the first host does, for all of them.
+
+    Raises:
+      UserError: another run holds it; names the process. The directory cannot be made.
+    """
+    if not hosts.is_first():
+        yield
+        return
+    path = Path(workdir) / "lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _open(path)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: {error.strerror}. Choose another place.") from None
+    ended = threading.Event()
+    with file:
+        beats = threading.Thread(target=_beat, args=(file, ended), daemon=True)
+        beats.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beats.join()
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _open(path: Path) -> IO[str]:
+    """The file, locked, with this process as its holder."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+")
+        try:
+            _lock(file, path)
+            _watch_stranger(file, path)
+            # Whoever held it may have removed it between our opening and locking it.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    _write(file, 0)
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _held(path, _read(file)) from None
+    except OSError:  # a file system without locks: the signs of life are what there is
+        pass
+
+
+def _watch_stranger(file: IO[str], path: Path) -> None:
+    """Waits for a sign of life where the holder is not of this machine.
+
+    Raises:
+      UserError: there is one.
+    """
+    first = _read(file)
+    if not first or first.get("machine") == _machine():
+        return  # released, or of a dead process: the operating system gave us the lock
+    print(
+        f"{path}: left by {_name(first)}. Looking for {PATIENCE:.0f} s whether it is alive.",
+        file=sys.stderr,
+    )
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        time.sleep(min(BEAT, PATIENCE) / 5)
+        try:
+            with path.open() as again:  # opened again: a network file system keeps what it knew
+                alive = _read(again) != first
+        except FileNotFoundError:
+            return  # it has just ended
+        if alive:
+            raise _held(path, first)
+
+
+def _held(path: Path, holder: dict[str, Any]) -> UserError:
+    return UserError(
+        f"{path}: {_name(holder)} is at work in this directory. Wait for it, stop it, or choose "
+        "another --workdir."
+    )
+
+
+def _name(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('process', '?')} on {holder.get('host', '?')}"
+
+
+def _read(file: IO[str]) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        found = json.loads(file.read())
+    except ValueError:  # empty, or caught while it is written
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(file: IO[str], beat: int) -> None:
+    holder = {"process": os.getpid(), "host": platform.node(), "machine": _machine(), "beat": beat}
+    # Padded to one length and written at once: there is never half of it.
+    os.pwrite(file.fileno(), f"{json.dumps(holder):<400}\n".encode(), 0)
+    os.ftruncate(file.fileno(), 401)
+
+
+def _beat(file: IO[str], ended: threading.Event) -> None:
+    beat = 0
+    while not ended.wait(BEAT):
+        beat += 1
+        with contextlib.suppress(OSError):  # a full disk is told by those who need it
+            _write(file, beat)
+
+
+def _machine() -> str:
+    """Unlike that of any other running system, and of this one after a restart."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{platform.node()} {boot.read_text().strip() if boot.exists() else ''}"
