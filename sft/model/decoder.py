@@ -156,9 +156,9 @@ def forward(
         x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
     else:
         x_BxLxD = jnp.asarray(tokens_BxL, options.dtype)
-    windows, turns = _windows(spec), _turns(spec, positions_BxL)
+    places, turns = (positions_BxL, segments_BxL), _turns(spec, positions_BxL)
     attend = attention.make(
-        options.attention, windows, spec.attn_softcap, positions_BxL, segments_BxL, options.mesh
+        options.attention, spec.windows, spec.attn_softcap, *places, options.mesh
     )
 
     def body(x_BxLxD, per_layer):
@@ -209,7 +209,7 @@ def extend(
         segments_BxM=write(cache.segments_BxM, segments_BxL, cache.cursor),
     )
     keys = cache.positions_BxM, cache.segments_BxM
-    masks = attention.make_masks(_windows(spec), positions_BxL, segments_BxL, *keys)
+    masks = attention.make_masks(spec.windows, positions_BxL, segments_BxL, *keys)
     attend, turns = attention.reference(masks, spec.attn_softcap), _turns(spec, positions_BxL)
 
     def body(x_BxLxD, scanned):
@@ -232,16 +232,11 @@ def extend(
     return rms_norm(x_BxLxD, params["final_norm_D"]), cache
 
 
-def _windows(spec: Spec) -> list[int | None]:
-    """Of each kind of layer."""
-    return [kind.window for kind in dict.fromkeys(spec.pattern)]
-
-
 def _turns(spec: Spec, positions_BxL: Array) -> tuple[jax.Array, jax.Array]:
     """RoPE sine and cosine, stacked by layer kind; each layer picks its row."""
     sines, cosines = [], []
     half = jnp.arange(spec.head_dim // 2, dtype=jnp.float32)
-    for kind in dict.fromkeys(spec.pattern):
+    for kind in spec.kinds:
         timescale_H = kind.rope_base ** (2 * half / spec.head_dim)
         angle_BxLxH = positions_BxL[..., None].astype(jnp.float32) / timescale_H / kind.rope_scale
         sines.append(jnp.sin(angle_BxLxH))
@@ -251,8 +246,7 @@ def _turns(spec: Spec, positions_BxL: Array) -> tuple[jax.Array, jax.Array]:
 
 def _scanned(spec: Spec, params: Tree, adapters: Tree | None, dropout_key: jax.Array | None):
     """What the scan slices for each layer: weights, adapters, kind, dropout key."""
-    kinds = list(dict.fromkeys(spec.pattern))
-    kind_S = jnp.array([kinds.index(kind) for kind in spec.layers], jnp.int32)
+    kind_S = jnp.array([spec.kinds.index(kind) for kind in spec.layers], jnp.int32)
     keys_S = None if dropout_key is None else jax.random.split(dropout_key, spec.num_layers)
     return params["layers"], adapters or {}, kind_S, keys_S
 

@@ -53,6 +53,16 @@ class Spec:
     final_softcap: float | None = None
 
     @property
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """Those that differ, in the order in which they first occur."""
+        return tuple(dict.fromkeys(self.pattern))
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """Of each kind."""
+        return tuple(kind.window for kind in self.kinds)
+
+    @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, first to last."""
         return tuple(self.pattern[i % len(self.pattern)] for i in range(self.num_layers))
