@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import jax
 import numpy as np
@@ -62,25 +62,8 @@ def run(
     if step:
         state, position = checkpoints.restore(step, state)
         assert position["batches"] == step, position
-    part, parts = hosts.share(steps.batch_sharding)
-    batches = pipeline.train_batches(
-        plan,
-        task.train,
-        start=step,
-        process=part,
-        processes=parts,
-        workers=config.data.workers,
-    )
-    meter = Meter(
-        workdir,
-        plan,
-        step,
-        config.train.log_every,
-        devices=steps.batch_sharding.num_devices,
-        flops_per_step=task.flops_per_step,
-        peak_flops=topology.peak_flops(_mesh(steps).devices.flat[0].device_kind),
-        on_first=functools.partial(startup.report_first_step, workdir),
-    )
+    batches = _batches(config, task, steps, step)
+    meter = _meter(config, workdir, task, steps, step)
     waited_for = meter.waiting(batches)
     if trace:
         waited_for = profile.traced(waited_for, workdir)
@@ -111,6 +94,34 @@ def run(
                 checkpoints.wait()
                 why = stop.caught or "a signal on another host,"
                 raise Preempted(f"{why} at step {step} of {total}; saved in {workdir}.")
+
+
+def _batches(
+    config: ConfigDict, task: Task, steps: Steps, step: int
+) -> Generator[Batch, None, None]:
+    """This process's rows of the batches from ``step`` on."""
+    part, parts = hosts.share(steps.batch_sharding)
+    return pipeline.train_batches(
+        task.plan,
+        task.train,
+        start=step,
+        process=part,
+        processes=parts,
+        workers=config.data.workers,
+    )
+
+
+def _meter(config: ConfigDict, workdir: str, task: Task, steps: Steps, step: int) -> Meter:
+    return Meter(
+        workdir,
+        task.plan,
+        step,
+        config.train.log_every,
+        devices=steps.batch_sharding.num_devices,
+        flops_per_step=task.flops_per_step,
+        peak_flops=topology.peak_flops(_mesh(steps).devices.flat[0].device_kind),
+        on_first=functools.partial(startup.report_first_step, workdir),
+    )
 
 
 def validate(
