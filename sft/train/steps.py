@@ -78,29 +78,7 @@ def make_steps(
     Raises:
       UserError: adapter targets that match nothing; a mesh that does not divide the model.
     """
-    rank, alpha = config.lora.rank, config.lora.alpha
-    platform = mesh.devices.flat[0].platform
-    recipe = _Recipe(
-        spec=spec,
-        options=decoder.Options(
-            dtype=jnp.dtype(config.model.dtype),
-            remat=config.model.remat,
-            lora_scale=lora.scaling(rank, alpha, config.lora.rslora) if rank else 1.0,
-            dropout=config.lora.dropout,
-            attention=attention.choose(
-                config.model.attention, platform, spec, config.data.max_length
-            ),
-            mesh=mesh,
-        ),
-        tx=tx,
-        names=lora.match(config.lora.targets) if rank else (),
-        rank=rank,
-        dora=config.lora.dora,
-        parts=config.train.microbatches,
-        chunk=config.loss.chunk,
-        groups=sharding.groups(mesh),
-        vocab_parts=mesh.shape["tensor"],
-    )
+    recipe = _recipe(config, spec, tx, mesh)
     init = functools.partial(_init, recipe)
     params_shape = decoder.abstract_params(spec, lora.weights_dtype(config))
     params_sharding = sharding.of_tree(params_shape, mesh)
@@ -140,6 +118,34 @@ def make_steps(
         params_sharding=params_sharding,
         state_sharding=state_sharding,
         batch_sharding=batch_sharding,
+    )
+
+
+def _recipe(
+    config: ConfigDict, spec: Spec, tx: optax.GradientTransformation, mesh: Mesh
+) -> _Recipe:
+    rank, alpha = config.lora.rank, config.lora.alpha
+    platform = mesh.devices.flat[0].platform
+    return _Recipe(
+        spec=spec,
+        options=decoder.Options(
+            dtype=jnp.dtype(config.model.dtype),
+            remat=config.model.remat,
+            lora_scale=lora.scaling(rank, alpha, config.lora.rslora) if rank else 1.0,
+            dropout=config.lora.dropout,
+            attention=attention.choose(
+                config.model.attention, platform, spec, config.data.max_length
+            ),
+            mesh=mesh,
+        ),
+        tx=tx,
+        names=lora.match(config.lora.targets) if rank else (),
+        rank=rank,
+        dora=config.lora.dora,
+        parts=config.train.microbatches,
+        chunk=config.loss.chunk,
+        groups=sharding.groups(mesh),
+        vocab_parts=mesh.shape["tensor"],
     )
 
 
