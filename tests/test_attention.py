@@ -55,9 +55,10 @@ def assert_same(found, expected):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("kind", range(len(WINDOWS)))
-@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize(
+    ("kv_heads", "kind", "softcap"),
+    [(2, 0, None), (2, 1, None), (2, 2, None), (1, 0, 2.0), (4, 1, 2.0)],
+)
 def test_splash_equals_the_reference(kv_heads, kind, softcap):
     given = *case(kv_heads=kv_heads), kind, softcap
     expected, found = (both(name, *given) for name in ("reference", "splash"))
