@@ -7,6 +7,7 @@ program is built, and a host that fails can say so while the others wait for it 
 
 import atexit
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _POLL = 1.0  # seconds between looks for another host's failure
 _VISIBLE = 60  # seconds in which a new file must be seen through a network file system
 _FAILED = "sft/failed"
-
 
 _hosts = coordinator.ALONE
 
@@ -79,7 +79,11 @@ def compare(what: str, ours: Mapping[str, Any]) -> None:
     Raises:
       UserError: on every host; names what differs, and each host's value.
     """
-    everyone = [json.loads(text) for text in _gather(f"compare/{what}", json.dumps(ours))]
+    text = json.dumps(ours)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if set(_gather(f"digest/{what}", digest)) == {digest}:
+        return
+    everyone = [json.loads(text) for text in _gather(f"compare/{what}", text)]
     lines = []
     for name in {name: None for found in everyone for name in found}:
         where: dict[str, list[str]] = {}
@@ -101,7 +105,7 @@ def in_turn(what: str) -> Generator[None]:
     if not is_first():
         _wait(f"turn/{what}")
     yield
-    if is_first() and _hosts.client:
+    if is_first() and _hosts.count > 1:
         _hosts.client.key_value_set(f"sft/turn/{what}", "done")
 
 
@@ -161,11 +165,14 @@ def share(sharding: "Sharding") -> tuple[int, int]:
 
 
 def _gather(what: str, text: str) -> list[str]:
-    """What each host says, in their order."""
-    if _hosts.client is None or _hosts.count == 1:
+    """What each host says, in their order; the first reads it out to the others."""
+    if _hosts.count == 1:
         return [text]
     _hosts.client.key_value_set(f"sft/{what}/{_hosts.index}", text)
-    return [_wait(f"{what}/{host}") for host in range(_hosts.count)]
+    if is_first():
+        said = [_wait(f"{what}/{host}") for host in range(_hosts.count)]
+        _hosts.client.key_value_set(f"sft/{what}/all", json.dumps(said))
+    return json.loads(_wait(f"{what}/all"))
 
 
 def _wait(what: str) -> str:
