@@ -1,5 +1,6 @@
 """``sft plan`` without the TPU compiler: arithmetic, the order of attempts, the two outputs."""
 
+import importlib.util
 import json
 import math
 
@@ -16,6 +17,9 @@ from sft.plan import roofline, search
 from sft.plan.search import Outcome
 
 registered = tiny_run.registered
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs the extra: scripts/env.sh plan"
+)
 TINY = specs.tiny()
 GIB = topology.GIB
 
@@ -120,16 +124,22 @@ def test_trained_share(project, fake, tmp_path, capsys):
         (["--slice=v5e-8"], ["--config=FILE is missing"]),
         (["C", "--slice=v5e-7"], ["--slice=v5e-7", "v5e-8 or v5e-4"]),
         (["C", "--slice=v5e-8", "--trained_share=2"], ["--trained_share=2.0", "0 to 1"]),
-        (["C", "--slice=v5e-8", "--config.mesh.fsdp=3"], ["mesh", "8 devices"]),
-        (["C", "--slice=v5e-8", "--config.mesh.platform=gpu"], ["config.mesh.platform"]),
+        pytest.param(
+            ["C", "--slice=v5e-8", "--config.mesh.fsdp=3"],
+            ["mesh", "8 devices"],
+            marks=needs_libtpu,
+        ),
+        pytest.param(
+            ["C", "--slice=v5e-8", "--config.mesh.platform=gpu"],
+            ["config.mesh.platform"],
+            marks=needs_libtpu,
+        ),
         (["C", "--slise=v5e-8"], ["--slice=NAME is missing"]),
     ],
 )
 def test_bad_command_lines(project, capsys, monkeypatch, words, fragments):
     for name in compiling.ENVIRONMENT:
         monkeypatch.setenv(name, compiling.ENVIRONMENT[name])  # restored when the test is over
-    if compiling.importlib.util.find_spec("libtpu") is None and "8 devices" in fragments:
-        pytest.skip("needs the extra: scripts/env.sh plan")
     place = {"C": f"--config={project}"}
     assert cli.main(["sft", "plan", *(place.get(word, word) for word in words)]) == 2
     err = capsys.readouterr().err
@@ -137,7 +147,7 @@ def test_bad_command_lines(project, capsys, monkeypatch, words, fragments):
 
 
 def test_without_the_compiler(project, capsys, monkeypatch):
-    monkeypatch.setattr(compiling.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli.main(["sft", "plan", f"--config={project}", "--slice=v5e-8"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "scripts/env.sh plan" in err and "--extra plan" in err
