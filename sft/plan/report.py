@@ -109,8 +109,8 @@ def head(model: str, config: ConfigDict, slice_: Slice, layout: "Layout") -> str
     """What is about to be compiled."""
     return (
         f"{model} on {slice_.name} ({slice_.cloud}: {slice_.chips} chip(s), {slice_.hosts} "
-        f"host(s), {slice_.devices} device(s)), mesh data {layout.data} x fsdp {layout.fsdp} x tensor "
-        f"{layout.tensor}\n"
+        f"host(s), {slice_.devices} device(s)), mesh data {layout.data} x "
+        f"fsdp {layout.fsdp} x tensor {layout.tensor}\n"
         f"{config.train.batch_size} rows of {config.data.max_length} tokens a step, "
         f"{config.train.microbatches} microbatch(es), remat {config.model.remat}, rank "
         f"{config.lora.rank}. Compiling takes minutes for a large model."
