@@ -1,12 +1,15 @@
 """Hosts that must not start together, and what one of them says to the others."""
 
 import dataclasses
+import os
+import signal
 
 import hosts_run
 import pytest
 import tiny_run
 
 from sft import hosts as hosts_lib
+from sft import lock
 from sft.errors import UserError
 
 registered = tiny_run.registered
@@ -43,7 +46,6 @@ cli.run()
 """
 
 
-@pytest.mark.slow
 def test_another_version_on_one_host(project, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(OTHER_VERSION)
@@ -55,7 +57,6 @@ def test_another_version_on_one_host(project, tmp_path):
         assert 'optax: "0.' in text and '"0.0.1" on host 1' in text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("host", [0, 1])
 def test_what_fails_on_one_host_ends_all(project, tmp_path, host):
     """Only one host does not see a file that all need."""
@@ -79,6 +80,37 @@ def test_what_fails_on_one_host_ends_all(project, tmp_path, host):
     said = [text.splitlines()[-1] for text in hosts.errors()]
     assert said[host] == f"sft: {here}: no such file."
     assert said[1 - host] == f"sft: host {host}: {here}: no such file."
+
+
+def test_a_signal_before_there_is_anything_to_save(project, tmp_path):
+    """Host 0 reads and host 1 waits for it when host 1 gets the signal."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, time\n"
+        "from sft import sources\n"
+        "def slow(*args):\n"
+        f"    pathlib.Path('{tmp_path}/reading').touch()\n"
+        "    time.sleep(600)\n"
+        "sources.read = slow\n"
+        "from sft import cli\n"
+        "cli.run()\n"
+    )
+    with hosts_run.started(
+        project, "train", tmp_path / "run", folder=tmp_path, program=(str(program),)
+    ) as hosts:
+        hosts.wait_until((tmp_path / "reading").exists)
+        hosts.processes[1].send_signal(signal.SIGTERM)
+        assert hosts.codes() == [42, 42], hosts.errors()
+    assert "sft: host 1: interrupted before there was anything to save." in hosts.errors()[0]
+    assert "sft: interrupted before there was anything to save." in hosts.errors()[1]
+
+
+def test_a_second_run_in_the_same_directory(project, tmp_path):
+    with lock.held(str(tmp_path / "run")):
+        hosts = hosts_run.run(project, "train", tmp_path / "run", folder=tmp_path)
+    assert hosts.codes() == [2, 2]
+    for text in hosts.errors():
+        assert f"process {os.getpid()} on" in text and "is at work in this directory" in text
 
 
 def test_a_host_that_never_comes(project, tmp_path):
