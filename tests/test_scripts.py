@@ -268,5 +268,6 @@ def test_tests_on_beam_run_with_the_whole_suite_or_when_named(
     )
     assert run.returncode == code, run.stderr
     assert (tmp_path / "calls").read_text().splitlines() == [*map(named, calls)]
-    environments = [" dev demo", ".venv-beam beam test"][: len(calls)]
+    main = " dev demo plan" if "--slow" in arguments else " dev demo"
+    environments = [main, ".venv-beam beam test"][: len(calls)]
     assert (tmp_path / "environments").read_text().splitlines() == environments
