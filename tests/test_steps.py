@@ -280,7 +280,7 @@ def test_rows_scored_one_by_one_add_up_to_the_evaluation(family, mesh, monkeypat
 def test_the_step_builds_neither_all_logits_nor_a_gradient_of_the_embedding(monkeypatch):
     spec = specs.tiny("gemma3")
     in_blocks = loss._in_blocks  # several, so that one block of the table is not all of it
-    monkeypatch.setattr(loss, "_in_blocks", lambda table, limit: in_blocks(table, 64))
+    monkeypatch.setattr(loss, "_in_blocks", lambda table, parts, _: in_blocks(table, parts, 64))
 
     def built(**changes):
         steps, params = build(**changes)
