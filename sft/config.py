@@ -30,7 +30,7 @@ _DEFAULT = {
         "tokenizer": "",  # SentencePiece .model; "" = from the weights (GGUF or beside them)
         "dtype": "bfloat16",  # of frozen weights and activations: bfloat16 | float32
         "attention": "",  # reference | splash (TPU) | cudnn (GPU); "" = by platform
-        "remat": "layer",  # computed again in the backward pass: layer | projections | none
+        "remat": "layer",  # what the backward pass does again: none | projections | layer | host
     },
     "lora": {
         "rank": 8,  # 0 = full tuning
@@ -154,8 +154,10 @@ _DEFAULT = {
     "mesh": {
         "platform": "",  # cpu | gpu | tpu: refuse to run elsewhere; "" = whatever JAX finds
         "data": -1,  # devices along the batch; -1 = all that are left
-        "fsdp": 1,  # devices that also share the weights
-        "tensor": 1,  # devices that share heads and hidden units
+        "fsdp": 1,  # devices along the batch that also share the weights
+        "sequence": 1,  # devices along the positions of a row, for long ones; share the weights too
+        "tensor": 1,  # devices that share heads, hidden units and the vocabulary
+        "slices": 0,  # TPU slices joined by a slower network, along data; 0 = as many as there are
         "timeout": 300,  # seconds in which all hosts of a run must have started
     },
 }

@@ -144,14 +144,15 @@ def share(sharding: "Sharding") -> tuple[int, int]:
     """Which part of a batch this host reads, and how many parts there are.
 
     Args:
-      sharding: of the rows. Hosts whose devices hold the same rows, because they divide the weights
-        between them, read the same part.
+      sharding: of rows and their positions. Hosts whose devices hold the same rows, because they
+        divide weights or positions between them, read the same part.
 
     Raises:
       UserError: the hosts hold unequal parts, or overlapping ones.
     """
     held: dict[int, set[int]] = {}
-    for device, (rows,) in sharding.devices_indices_map((sharding.num_devices,)).items():
+    cells = (sharding.num_devices, sharding.num_devices)
+    for device, (rows, _) in sharding.devices_indices_map(cells).items():
         held.setdefault(device.process_index, set()).add(rows.start or 0)
     parts = sorted({tuple(sorted(rows)) for rows in held.values()})
     overlap = sum(map(len, parts)) > len(set().union(*parts))

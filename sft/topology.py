@@ -5,13 +5,15 @@ for v5e and v6e. A *device* is what JAX shows: a chip, but on TPU7x one of its t
 
 Sources: the pages v4, v5e, v5p, v6e and tpu7x of docs.cloud.google.com/tpu/docs for shapes, peak
 rates, bandwidths and pod sizes; for v4's interconnect Jouppi et al. 2023 (arXiv:2304.01433): six
-links of 50 GB/s each way. The memory limit is what libtpu 0.0.50.1 says it has when a program does
-not fit, net of what the system reserves; ``tests/test_topology.py`` asks libtpu again.
+links of 50 GB/s each way. For the network between slices, v5e and v6e give that of a pod (6.4 and
+25.6 Tb/s), and v4 gives nothing. The memory limit is what libtpu 0.0.50.1 says it has when a
+program does not fit, net of what the system reserves; ``tests/test_topology.py`` asks libtpu again.
 """
 
 import dataclasses
 import difflib
 import math
+import re
 
 from sft.errors import UserError
 
@@ -34,6 +36,7 @@ class Generation:
       flops: bfloat16 operations.
       hbm_bandwidth: bytes.
       ici_bandwidth: bytes over all links to other chips, both directions together.
+      dcn_bandwidth: bytes through the network that joins slices; 0 = not documented.
       pod_chips: in the largest pod.
     """
 
@@ -47,25 +50,28 @@ class Generation:
     flops: float
     hbm_bandwidth: float
     ici_bandwidth: float
+    dcn_bandwidth: float
     pod_chips: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """One size of one generation.
+    """One size of one generation, or several of it, joined by the data-centre network.
 
     Attributes:
       shape: chips along the three axes.
       host: chips of one host along them, all in one shape: ``shape / host`` hosts.
+      count: of slices.
     """
 
     generation: Generation
     shape: Shape
     host: Shape
+    count: int = 1
 
     @property
     def chips(self) -> int:
-        return math.prod(self.shape)
+        return math.prod(self.shape) * self.count
 
     @property
     def hosts(self) -> int:
@@ -77,20 +83,28 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """As in ``v5e-8``."""
-        return f"{self.generation.name}-{self.chips * self.generation.per_chip}"
+        """As in ``v5e-8``, or ``2xv5e-8``."""
+        return f"{self._times}{self.generation.name}-{self._number}"
 
     @property
     def cloud(self) -> str:
         """The accelerator type, as in ``v5litepod-8``."""
-        return f"{self.generation.cloud}-{self.chips * self.generation.per_chip}"
+        return f"{self._times}{self.generation.cloud}-{self._number}"
+
+    @property
+    def _times(self) -> str:
+        return f"{self.count}x" if self.count > 1 else ""
+
+    @property
+    def _number(self) -> int:
+        return math.prod(self.shape) * self.generation.per_chip
 
     @property
     def topology(self) -> tuple[str, dict]:
         """Name and keywords for ``jax.experimental.topologies.get_topology_desc``."""
         flat = self.generation in (V5E, V6E)
         text = "x".join(str(n) for n in self.shape[: 2 if flat else 3])
-        keywords: dict = {"chips_per_host_bounds": self.host}
+        keywords: dict = {"chips_per_host_bounds": self.host, "num_slices": self.count}
         if self.generation.chip_config:
             keywords["chip_config_name"] = self.generation.chip_config
         return f"{self.generation.name}:{text}", keywords
@@ -99,19 +113,19 @@ class Slice:
 # fmt: off
 V4 = Generation("v4", "v4", "TPU v4", "megacore", per_chip=2, devices_per_chip=1,
                 hbm_bytes=int(30.75 * GIB), flops=275e12, hbm_bandwidth=1200e9,
-                ici_bandwidth=600e9, pod_chips=4096)
+                ici_bandwidth=600e9, dcn_bandwidth=0, pod_chips=4096)
 V5E = Generation("v5e", "v5litepod", "TPU v5 lite", "", per_chip=1, devices_per_chip=1,
                  hbm_bytes=int(15.75 * GIB), flops=197e12, hbm_bandwidth=819e9,
-                 ici_bandwidth=400e9, pod_chips=256)
+                 ici_bandwidth=400e9, dcn_bandwidth=25e9 / 8, pod_chips=256)
 V5P = Generation("v5p", "v5p", "TPU v5", "", per_chip=2, devices_per_chip=1,
                  hbm_bytes=int(95.73 * GIB), flops=459e12, hbm_bandwidth=2765e9,
-                 ici_bandwidth=1200e9, pod_chips=8960)
+                 ici_bandwidth=1200e9, dcn_bandwidth=50e9 / 8, pod_chips=8960)
 V6E = Generation("v6e", "v6e", "TPU v6 lite", "", per_chip=1, devices_per_chip=1,
                  hbm_bytes=int(31.24 * GIB), flops=918e12, hbm_bandwidth=1638e9,
-                 ici_bandwidth=800e9, pod_chips=256)
+                 ici_bandwidth=800e9, dcn_bandwidth=100e9 / 8, pod_chips=256)
 TPU7X = Generation("tpu7x", "tpu7x", "TPU7x", "", per_chip=2, devices_per_chip=2,
                    hbm_bytes=int(94.74 * GIB), flops=2307e12 / 2, hbm_bandwidth=7380e9 / 2,
-                   ici_bandwidth=1200e9 / 2, pod_chips=9216)
+                   ici_bandwidth=1200e9 / 2, dcn_bandwidth=100e9 / 8 / 2, pod_chips=9216)
 # fmt: on
 
 # One machine holds up to eight chips of v5e and v6e; larger slices are made of machines of four,
@@ -150,21 +164,23 @@ SLICES: dict[str, Slice] = {s.name: s for generation in GENERATIONS for s in _sl
 
 
 def get(name: str) -> Slice:
-    """The slice called ``name``, by our name or the cloud's.
+    """The slice called ``name``, by our name or the cloud's; ``2x`` before it, two of them.
 
     Raises:
       UserError: no such slice; names the nearest ones.
     """
     known = SLICES | {s.cloud: s for s in SLICES.values()}
-    if name in known:
-        return known[name]
-    family, _, size = name.rpartition("-")
+    several = re.fullmatch(r"([1-9]\d*)x(.+)", name)
+    count, one = (int(several[1]), several[2]) if several else (1, name)
+    if one in known:
+        return dataclasses.replace(known[one], count=count)
+    family, _, size = one.rpartition("-")
     sizes = [s.name for s in SLICES.values() if family in (s.generation.name, s.generation.cloud)]
     if sizes and size.isdigit():
         distance = {n: abs(math.log2(max(int(size), 1) / int(n.rpartition("-")[2]))) for n in sizes}
         near = sorted(sizes, key=lambda n: distance[n])[:2]
     else:
-        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
+        near = difflib.get_close_matches(one, known, n=2, cutoff=0.4)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     generations = ", ".join(g.name for g in GENERATIONS)
     raise UserError(
@@ -174,6 +190,10 @@ def get(name: str) -> Slice:
 
 
 def larger(than: Slice) -> list[Slice]:
-    """The slices of the same generation with more chips, smallest first."""
-    same = [s for s in SLICES.values() if s.generation is than.generation]
+    """The slices of the same generation with more chips, as many at a time, smallest first."""
+    same = [
+        dataclasses.replace(s, count=than.count)
+        for s in SLICES.values()
+        if s.generation is than.generation
+    ]
     return sorted((s for s in same if s.chips > than.chips), key=lambda s: s.chips)

@@ -65,10 +65,13 @@ def test_splash_equals_the_reference(kv_heads, kind, softcap):
     assert_same(found, expected)
 
 
-def test_splash_on_a_mesh_is_the_same():
-    mesh = Mesh(np.array(jax.devices()[:8]).reshape(2, 2, 2), sharding.AXES)
-    given = *case(rows=4), 0, None
-    expected, found = both("reference", *given), both("splash", *given, mesh=mesh)
+@pytest.mark.parametrize("name", ["reference", "splash"])
+@pytest.mark.parametrize("kind", [0, 1])
+@pytest.mark.parametrize("shape", [(2, 2, 1, 2), (2, 1, 2, 2), (1, 2, 2, 2)])
+def test_on_a_mesh_it_is_the_same(name, kind, shape):
+    mesh = Mesh(np.array(jax.devices()[:8]).reshape(shape), sharding.AXES)
+    given = *case(rows=4), kind, None
+    expected, found = both("reference", *given), both(name, *given, mesh=mesh)
     assert_same(found, expected)
 
 
@@ -121,3 +124,12 @@ def test_what_cannot_serve_is_refused(name, platform, spec, length, words):
     with pytest.raises(UserError, match=words) as error:
         attention.choose(name, platform, spec, length)
     assert "model.attention = 'reference'" in str(error.value)
+
+
+def test_parts_of_rows_are_counted():
+    assert attention.choose("", "tpu", GEMMA3, 512, spans=4) == "splash"
+    assert attention.multiple("splash", 4) == 512 and attention.multiple("reference", 4) == 4
+    with pytest.raises(UserError, match="512 tokens, expected a multiple of 1024"):
+        attention.choose("", "tpu", GEMMA3, 512, spans=8)
+    with pytest.raises(UserError, match=r"rows divided among devices \(config.mesh.sequence = 2\)"):
+        attention.choose("", "gpu", GEMMA3, 512, spans=2)

@@ -122,7 +122,7 @@ def test_remat_changes_memory_and_nothing_else():
     trees = make_params(spec), make_adapters(spec)
     tokens_BxL = random_tokens((2, L))
     cotangent_BxLxD = jax.random.normal(jax.random.key(3), (2, L, spec.embed))
-    results, saved_bytes = {}, {}
+    results, texts, saved_bytes = {}, {}, {}
     for remat in decoder.REMAT:
         options = dataclasses.replace(FLOAT32, remat=remat, lora_scale=0.7, dropout=0.3)
 
@@ -136,6 +136,7 @@ def test_remat_changes_memory_and_nothing_else():
             return value, pull(cotangent_BxLxD)[0]
 
         results[remat] = jax.jit(value_and_pull)(trees)
+        texts[remat] = str(jax.make_jaxpr(value_and_pull)(trees))
         residuals = jax.eval_shape(lambda t, hidden=hidden: jax.vjp(hidden, t)[1], trees)
         saved_bytes[remat] = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(residuals))
     for remat in decoder.REMAT:
@@ -144,6 +145,8 @@ def test_remat_changes_memory_and_nothing_else():
         ):
             assert np.linalg.norm(ours - expected) <= 2e-5 * np.linalg.norm(expected)
     assert saved_bytes["layer"] < saved_bytes["projections"] < saved_bytes["none"]
+    assert saved_bytes["host"] == saved_bytes["layer"]  # the same, elsewhere
+    assert "<host>" in texts["host"] and "<host>" not in texts["layer"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -92,6 +92,7 @@ def products(jaxpr) -> int:
         {"model__remat": "layer"},
         {"model__remat": "projections"},
         {"model__remat": "none"},
+        {"model__remat": "host"},
         {"lora__rank": 0, "model__remat": "layer"},
         {"lora__rank": 0, "model__remat": "none"},
         {"lora__targets": "q|down", "train__microbatches": 2, "model__remat": "layer"},

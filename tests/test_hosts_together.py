@@ -168,7 +168,10 @@ class Placed:
 
     def devices_indices_map(self, shape):
         pairs = [(host, row) for host, rows in enumerate(self.rows_of) for row in rows]
-        return {Device(i, host): (slice(row, row + 1),) for i, (host, row) in enumerate(pairs)}
+        return {
+            Device(i, host): (slice(row, row + 1), slice(None))
+            for i, (host, row) in enumerate(pairs)
+        }
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from tiny import avals
 
-from sft.train import loss
+from sft.train import loss, vocabulary
+from sft.train.cut import Cut
 from sft.types import Sums
 
 B, L, D, V = 4, 10, 8, 36
 FACTOR = 1.7  # of the cotangent
 
 
-def cross_entropy(*arguments):
-    """Over four blocks of the vocabulary."""
-    return loss.cross_entropy(*arguments, block=9)
+def cross_entropy(*arguments, **settings):
+    """Over four blocks of the vocabulary. The last arguments are ``chunk`` and ``groups``."""
+    *arrays, softcap, chunk, groups = arguments
+    settings = {"block": 9} | settings
+    return loss.cross_entropy(*arrays, softcap, Cut(chunk, groups=groups, **settings))
 
 
 def make_inputs(dtype=jnp.float32, share=0.4):
@@ -215,12 +218,12 @@ def test_the_cost_is_that_of_the_trained_positions(monkeypatch, trained, chunk, 
         return real(lower, upper, count, carry)
 
     monkeypatch.setattr(jax.lax, "fori_loop", counted)
-    total, _ = loss.cross_entropy(
+    total, _ = cross_entropy(
         hidden_BxLxD, table_VxD, targets_BxL, jnp.asarray(weights_BxL), None, chunk, groups
     )
     assert float(total.weight) == sum(trained)
     jax.effects_barrier()
-    assert sorted(trips) == list(range(chunks))
+    assert sorted(trips) == sorted(list(range(chunks)) * 4)  # for each block of the vocabulary
 
 
 @pytest.mark.parametrize("block", [1, 5, 12, 36, 4096])
@@ -228,28 +231,56 @@ def test_the_size_of_a_block_changes_nothing(block):
     inputs = make_inputs()
 
     def in_blocks(*arguments):
-        return loss.cross_entropy(*arguments, block=block)
+        return cross_entropy(*arguments, block=block)
 
     check(gradients(in_blocks, inputs, softcap=2.0), gradients(plain, inputs, softcap=2.0))
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
-@pytest.mark.parametrize("parts", [2, 3, 4, 36])
-def test_the_number_of_parts_of_the_vocabulary_changes_nothing(parts, softcap):
+@pytest.mark.parametrize(
+    ("parts", "shares"), [(2, 1), (3, 1), (4, 1), (36, 1), (1, 3), (1, 36), (2, 2), (3, 6)]
+)
+def test_the_number_of_parts_of_the_vocabulary_changes_nothing(parts, shares, softcap):
     inputs = make_inputs()
 
     def in_parts(*arguments):
-        return loss.cross_entropy(*arguments, parts=parts, block=4)
+        return cross_entropy(*arguments, parts=parts, shares=shares, block=6)
 
     check(gradients(in_parts, inputs, softcap, groups=2), gradients(plain, inputs, softcap))
+
+
+@pytest.mark.parametrize(("groups", "spans"), [(1, 2), (2, 5), (4, 10)])
+def test_cutting_the_rows_changes_nothing(groups, spans):
+    inputs = make_inputs()
+
+    def in_spans(*arguments):
+        return cross_entropy(*arguments, spans=spans)
+
+    check(gradients(in_spans, inputs, 2.0, 3, groups), gradients(plain, inputs, 2.0))
+
+
+@pytest.mark.parametrize("share", [0, 0.4, 1])
+def test_by_position(share):
+    *arrays, weights_BxL = make_inputs(share=share)
+    cut = Cut(3, block=6, groups=2, spans=5, parts=2, shares=3)
+    nll_BxL, correct_BxL = jax.jit(loss.by_position, static_argnums=(4, 5))(
+        *arrays, weights_BxL, 2.0, cut
+    )
+    for place in np.ndindex(B, L):
+        one_BxL = jnp.zeros_like(weights_BxL).at[place].set(weights_BxL[place])
+        expected = plain(*arrays, one_BxL, 2.0)
+        check((nll_BxL[place], correct_BxL[place]), tuple(x.total for x in expected))
 
 
 def test_blocks_are_a_multiple_of_the_lanes_of_a_tpu_where_one_divides():
     for parts, entries in ((1, (4096, 3712, 250)), (2, (4096, 4002, 125))):
         tables = [jnp.zeros((V, 1)) for V in (262144, 256128, 250)]
-        shapes = [loss._in_blocks(table, parts, 4096).shape for table in tables]
-        assert tuple(shape[2] for shape in shapes) == entries
-        assert {shape[0] for shape in shapes} == {parts}
+        cut = Cut(1, block=4096, parts=parts)
+        shapes = [vocabulary.in_blocks(table, cut).shape for table in tables]
+        assert tuple(shape[3] for shape in shapes) == entries
+        assert {shape[1:3] for shape in shapes} == {(parts, 1)}
+    shared = Cut(1, block=4096, shares=8)
+    assert vocabulary.in_blocks(jnp.zeros((262144, 1)), shared).shape == (64, 1, 8, 512, 1)
 
 
 def test_positions_of_weight_zero_are_never_read():

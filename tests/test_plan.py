@@ -8,7 +8,7 @@ import pytest
 import tiny_run
 from tiny import make_config
 
-from sft import cli, topology
+from sft import cli, layout, topology
 from sft.model import flops, specs
 from sft.plan import compile as compiling
 from sft.plan import main as planner
@@ -176,7 +176,7 @@ def test_roofline_by_hand():
     config = make_config(
         model__remat="none", lora__targets="q", data__max_length=16, train__batch_size=2
     )
-    found = roofline.traffic(TINY, config, roofline.Layout(1, 1, 1), trained_share=0.5)
+    found = roofline.traffic(TINY, config, layout.Layout(1, 1, 1, 1), trained_share=0.5)
     weights, table, tokens = 4 * (2 * 2048 + 2 * 1024 + 3 * 1536), 256 * 32, 32
     touched = 4 * (2 * (32 + 64) + 2 * (32 + 32) + 3 * (32 + 48) + 2 * (64 + 32))
     adapters = 4 * 2 * (32 + 64)
@@ -190,11 +190,10 @@ def test_roofline_of_a_mesh():
         model__remat="layer", lora__targets="q", data__max_length=16, train__batch_size=8,
         train__microbatches=2, mesh__fsdp=2, mesh__tensor=2,
     )  # fmt: skip
-    assert roofline.layout(config, 8) == roofline.Layout(2, 2, 2)
-    found = roofline.traffic(TINY, config, roofline.layout(config, 8), trained_share=1.0)
+    found = roofline.traffic(TINY, config, layout.of(config, 8), trained_share=1.0)
     weights, table = 4 * (2 * 2048 + 2 * 1024 + 3 * 1536), 256 * 32
     gathers = 2 * (1 / 2) * (2 * weights + table) / 2 * 4
-    adapters = 2 * (4 * 2 * (32 + 64)) * 4 * 2 * (3 / 4)
+    adapters = 2 * (4 * 2 * (32 + 64)) * 4 * (1 / 2 + 1 / 2 * 2 * (1 / 2))
     reduced = 6 * 4 * (8 * 16 / 4) * 32 * 4 * 2 * (1 / 2)
     assert found.interconnect == gathers + adapters + reduced
 
@@ -207,7 +206,7 @@ def test_roofline_seconds_are_at_the_peaks():
     assert math.isclose(seconds["compute"], counted.executed / (8 * 197e12))
     assert min(seconds.values()) > 0
     moved = roofline.traffic(
-        specs.get("gemma3_1b"), config, roofline.layout(config, 8), trained_share=1.0
+        specs.get("gemma3_1b"), config, layout.of(config, 8), trained_share=1.0
     )
     assert math.isclose(seconds["memory"], moved.memory / 819e9)
     assert math.isclose(seconds["interconnect"], moved.interconnect / 200e9)
@@ -215,8 +214,8 @@ def test_roofline_seconds_are_at_the_peaks():
 
 def test_full_tuning_moves_masters_and_moments():
     config = make_config(lora__rank=0, model__remat="none", data__max_length=16)
-    base = roofline.traffic(TINY, config, roofline.Layout(1, 1, 1), 1.0)
-    split = roofline.traffic(TINY, config, roofline.Layout(1, 4, 1), 1.0)
+    base = roofline.traffic(TINY, config, layout.Layout(1, 1, 1, 1), 1.0)
+    split = roofline.traffic(TINY, config, layout.Layout(1, 4, 1, 1), 1.0)
     assert base.interconnect == 0 and split.interconnect > 0
     assert split.memory < base.memory
 

@@ -41,7 +41,9 @@ def test_a_tiny_model_fits(tmp_path, name, devices):
     run, found = plan(config, f"--slice={name}", "--config.mesh.fsdp=2")
     assert run.returncode == 0, run.stderr
     assert found["fits"] and found["devices"] == devices
-    assert found["mesh"] == {"data": devices // 2, "fsdp": 2, "tensor": 1}
+    assert found["mesh"] == {
+        "data": devices // 2, "fsdp": 2, "sequence": 1, "tensor": 1, "slices": 1,
+    }  # fmt: skip
     gib = found["gib_per_device"]
     assert 0 < gib["weights"] < gib["total"] < 0.2 and gib["temporaries"] > 0
 

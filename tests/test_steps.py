@@ -21,8 +21,8 @@ from tiny import (
 )
 
 from sft.model import decoder, lora, sharding, specs
-from sft.train import loss, optim
-from sft.train import steps as steps_lib
+from sft.train import optim
+from sft.train.cut import Cut
 from sft.train.steps import make_steps
 
 B, L = 8, 48
@@ -31,14 +31,15 @@ UNPACKED = [device_batch([[e] for e in EXAMPLES[i : i + B]], L) for i in (0, B, 
 
 
 @functools.cache
-def build(mesh=(1, 1, 1), family="gemma3", dtype="float32", **changes):
+def build(mesh=(1, 1, 1, 1), family="gemma3", dtype="float32", **changes):
     """Steps, and their weights where they want them."""
-    data, fsdp, tensor = mesh
+    data, fsdp, sequence, tensor = mesh
     config = make_config(
         **{
             "model__dtype": dtype,
             "mesh__data": data,
             "mesh__fsdp": fsdp,
+            "mesh__sequence": sequence,
             "mesh__tensor": tensor,
             "train__batch_size": B,
             "loss__chunk": 7,
@@ -75,6 +76,11 @@ def baseline():
     return run()
 
 
+@functools.cache  # the weights of a build are donated, and so good for one run
+def fully_tuned(mesh):
+    return run(lora__rank=0, family="gemma2", mesh=mesh)
+
+
 def assert_same_run(ours, theirs):
     for a, b in zip(ours[1], theirs[1], strict=True):
         assert_trees_close(a, b, rtol=1e-5)
@@ -82,22 +88,27 @@ def assert_same_run(ours, theirs):
     assert_trees_close(ours[0].opt_state, theirs[0].opt_state, rtol=1e-4, atol=5e-6)
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (4, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "mesh",
+    [(8, 1, 1, 1), (4, 2, 1, 1), (2, 2, 1, 2), (1, 1, 8, 1), (2, 1, 2, 2), (1, 2, 4, 1)],
+)
 def test_a_mesh_computes_what_one_device_does(mesh):
     assert_same_run(run(mesh=mesh), baseline())
 
 
-def test_attention_kernels_compute_what_the_reference_does():
-    """Splash takes rows of 128; on a mesh each device runs it on its rows and heads."""
-    rows = [device_batch([[e] for e in EXAMPLES[:B]], 128)]
-    usual = run(rows, mesh=(2, 2, 2), data__max_length=128)
-    fused = run(rows, mesh=(2, 2, 2), data__max_length=128, model__attention="splash")
+@pytest.mark.parametrize("mesh", [(2, 2, 1, 2), (1, 2, 2, 2)])
+def test_attention_kernels_compute_what_the_reference_does(mesh):
+    """Splash takes parts of rows of 128; each device runs it on its queries and heads."""
+    length = 128 * mesh[2]
+    rows = [device_batch([EXAMPLES[i : i + 5] for i in range(B)], length)]
+    usual = run(rows, mesh=mesh, data__max_length=length)
+    fused = run(rows, mesh=mesh, data__max_length=length, model__attention="splash")
     assert_same_run(fused, usual)
 
 
-def test_full_tuning_on_a_mesh_computes_what_one_device_does():
-    changes = {"lora__rank": 0, "family": "gemma2"}
-    one, many = run(**changes), run(mesh=(2, 2, 2), **changes)
+@pytest.mark.parametrize("mesh", [(2, 2, 1, 2), (1, 2, 2, 2)])
+def test_full_tuning_on_a_mesh_computes_what_one_device_does(mesh):
+    one, many = fully_tuned((1, 1, 1, 1)), fully_tuned(mesh)
     assert_same_run(many, one)
     assert one[2] == {}
     before = make_params(specs.tiny("gemma2"))
@@ -108,11 +119,19 @@ def test_full_tuning_on_a_mesh_computes_what_one_device_does():
         assert np.all(moved > 0), path  # in every layer; of the embedding, every row
 
 
-@pytest.mark.parametrize(("parts", "mesh"), [(4, (1, 1, 1)), (2, (2, 2, 1))])
+@pytest.mark.parametrize(
+    ("parts", "mesh"), [(4, (1, 1, 1, 1)), (2, (2, 2, 1, 1)), (4, (1, 2, 2, 2))]
+)
 def test_microbatches_compute_what_one_batch_does(parts, mesh):
     tokens = UNPACKED[0].weights_BxL.reshape(-1, parts, L).sum((0, 2))
     assert len(set(tokens.tolist())) > 1  # a mean of means would differ
     assert_same_run(run(train__microbatches=parts, mesh=mesh), baseline())
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1, 1), (1, 2, 2, 2)])
+@pytest.mark.parametrize("remat", ["none", "projections", "layer", "host"])
+def test_what_is_computed_again_changes_no_gradient(remat, mesh):
+    assert_same_run(run(model__remat=remat, mesh=mesh), baseline())
 
 
 def plain_loss(adapters, params, batch):
@@ -224,7 +243,7 @@ def test_training_lowers_the_loss():
 
 
 def test_one_compilation_and_the_state_stays_in_its_place():
-    steps, params = build(mesh=(4, 2, 1), lora__targets="q")
+    steps, params = build(mesh=(4, 2, 1, 1), lora__targets="q")
     state, frozen = steps.init(jax.random.key(0), params)
     for count, batch in enumerate(UNPACKED, start=1):
         old = state
@@ -256,9 +275,8 @@ def test_evaluation_is_the_sum_over_smaller_batches():
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3"])
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (4, 2, 1)])
-def test_rows_scored_one_by_one_add_up_to_the_evaluation(family, mesh, monkeypatch):
-    monkeypatch.setattr(steps_lib, "ROW_CHUNK", 5)  # some rows fill several chunks, some one
+@pytest.mark.parametrize("mesh", [(1, 1, 1, 1), (4, 2, 1, 1), (1, 2, 2, 2)])
+def test_rows_scored_one_by_one_add_up_to_the_evaluation(family, mesh):
     steps, params = build(mesh=mesh, family=family)
     adapters = make_adapters(specs.tiny(family), rank=2)
     empty = [[]]  # rows that fill a last batch
@@ -279,8 +297,8 @@ def test_rows_scored_one_by_one_add_up_to_the_evaluation(family, mesh, monkeypat
 
 def test_the_step_builds_neither_all_logits_nor_a_gradient_of_the_embedding(monkeypatch):
     spec = specs.tiny("gemma3")
-    in_blocks = loss._in_blocks  # several, so that one block of the table is not all of it
-    monkeypatch.setattr(loss, "_in_blocks", lambda table, parts, _: in_blocks(table, parts, 64))
+    # Several blocks, so that one of them is not all of the table.
+    monkeypatch.setattr(Cut, "of", lambda mesh, chunk: Cut(chunk, block=64))
 
     def built(**changes):
         steps, params = build(**changes)

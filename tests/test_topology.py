@@ -30,7 +30,7 @@ needs_libtpu = pytest.mark.skipif(
 def test_what_the_cloud_documents(name, chips, hosts, devices, cloud):
     slice_ = topology.get(name)
     assert (slice_.chips, slice_.hosts, slice_.devices) == (chips, hosts, devices)
-    assert slice_.cloud == cloud and topology.get(cloud) is slice_
+    assert slice_.cloud == cloud and topology.get(cloud) == slice_
 
 
 def test_every_entry_is_consistent():
@@ -102,3 +102,61 @@ def test_libtpu_agrees_on_memory(compiler, generation):
 def test_peaks_are_found_by_what_jax_calls_a_device():
     assert topology.peak_flops("TPU v5 lite") == topology.V5E.flops
     assert topology.peak_flops("cpu") is None
+
+
+def test_several_slices():
+    two = topology.get("2xv5e-16")
+    assert two == topology.get("2xv5litepod-16") and two.count == 2
+    assert (two.name, two.cloud) == ("2xv5e-16", "2xv5litepod-16")
+    assert (two.chips, two.hosts, two.devices) == (32, 8, 32)
+    assert topology.get("1xv5e-16") == topology.get("v5e-16")
+    assert [s.name for s in topology.larger(two)][:2] == ["2xv5e-32", "2xv5e-64"]
+    with pytest.raises(UserError, match=r"--slice=2xv5e-7: .*Did you mean"):
+        topology.get("2xv5e-7")
+
+
+@needs_libtpu
+def test_libtpu_knows_slices_apart(compiler):
+    for name in ("2xv5e-16", "2xv4-16", "3xtpu7x-8"):
+        slice_ = topology.get(name)
+        devices = compiler.devices(slice_)
+        assert len(devices) == slice_.devices
+        assert len({d.slice_index for d in devices}) == slice_.count
+        assert len({d.process_index for d in devices}) == slice_.hosts
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    "name", [n for n, s in topology.SLICES.items() if 1 < s.devices <= 256] + ["2xv5e-16"]
+)
+def test_hosts_of_every_slice_read_equal_parts(compiler, name):
+    """Whatever the axes: a mesh in the order of the torus leaves each host whole rows."""
+    from jax.sharding import NamedSharding
+    from tiny import make_config
+
+    from sft import hosts
+    from sft.model import sharding
+
+    slice_ = topology.get(name)
+    devices = compiler.devices(slice_)
+    for axes in ((1, 1, 1), (None, 1, 1), (1, 4, 1), (1, 1, 4), (None, 2, 2)):
+        fsdp, sequence, tensor = axes
+        own = slice_.devices // slice_.count
+        if own % (sequence * tensor):
+            continue
+        config = make_config(
+            mesh__fsdp=fsdp or own // (sequence * tensor), mesh__sequence=sequence,
+            mesh__tensor=tensor, train__batch_size=slice_.devices,
+        )  # fmt: skip
+        mesh = sharding.make_mesh(config, devices)
+        parts = hosts.share(FromOutside(NamedSharding(mesh, sharding.PLACES)))[1]
+        assert slice_.hosts % parts == 0 and mesh.size == slice_.devices
+
+
+class FromOutside:
+    """A sharding whose devices are on no machine: the first of them is taken to be here."""
+
+    def __init__(self, sharding):
+        self.sharding, self.num_devices = sharding, sharding.num_devices
+        self.devices_indices_map = sharding.devices_indices_map
+        self.addressable_devices = [sharding.mesh.devices.flat[0]]

@@ -6,6 +6,7 @@ such examples into evaluation, to see whether what was learnt carries over.
 
 import hashlib
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,7 @@ def _by_row(
         examples.select(order),
         batch_size=-(-config.eval.batch_size // groups) * groups,
         max_length=config.data.max_length,
-        bucket=max(pipeline.BUCKET, steps.row_multiple),
-        process=jax.process_index(),
-        processes=jax.process_count(),
+        bucket=math.lcm(pipeline.BUCKET, steps.row_multiple),
     ):
         sums = steps.score(model.trainable, model.frozen, loop.place(batch, steps))
         parts.append(jax.device_get(sums))

@@ -9,18 +9,21 @@
 Splash takes rows a multiple of 128 long and, on a TPU, heads a multiple of 128 wide; cuDNN has no
 soft cap. Where one cannot serve, that is an error or an explicit choice of ``choose``: nothing
 falls back by itself.
+
+Where rows are divided among devices, each has its queries, and gathers keys and values, which few
+heads make small (Llama 3's context parallelism, arXiv:2407.21783, section 3.3.2). Parts are in the
+order of the row, so in layers without a window the device with the last one does the most.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding
 
 from sft.errors import UserError
 from sft.model.ops import product
+from sft.model.sharding import ROWS, P, whole_rows
 from sft.model.specs import Spec
 from sft.types import Array
 
@@ -38,22 +41,23 @@ SPLASH_BLOCK = 512  # queries and keys at a time, or the largest multiple of LAN
 MASKED = -2.3819763e38
 
 
-def choose(name: str, platform: str, spec: Spec, max_length: int) -> str:
+def choose(name: str, platform: str, spec: Spec, max_length: int, spans: int = 1) -> str:
     """The implementation for a platform, or the one asked for if it can serve.
 
     Args:
       name: one of ``NAMES``; ``""`` = by platform: splash on a TPU, cuDNN on a GPU unless the model
         has a soft cap, the reference elsewhere.
       max_length: of training rows.
+      spans: parts of a row, each on another device.
 
     Raises:
       UserError: it cannot; says what to change.
     """
     usual = {"tpu": "splash", "gpu": "reference" if spec.attn_softcap else "cudnn"}
     chosen = name or usual.get(platform, "reference")
-    problem = ""
-    if chosen == "splash" and max_length % LANES:
-        problem = f"rows of data.max_length = {max_length} tokens, expected a multiple of {LANES}"
+    problem, lanes = "", LANES * spans
+    if chosen == "splash" and max_length % lanes:
+        problem = f"rows of data.max_length = {max_length} tokens, expected a multiple of {lanes}"
     elif chosen == "splash" and platform == "tpu" and spec.head_dim % LANES:
         problem = f"heads of {spec.head_dim} in {spec.name}, expected a multiple of {LANES}"
     elif chosen == "splash" and platform == "gpu":
@@ -62,6 +66,8 @@ def choose(name: str, platform: str, spec: Spec, max_length: int) -> str:
         problem = f"a GPU kernel, and the devices are of platform {platform!r}"
     elif chosen == "cudnn" and spec.attn_softcap:
         problem = f"no soft cap on logits, which {spec.name} has"
+    elif chosen == "cudnn" and spans > 1:
+        problem = f"rows divided among devices (config.mesh.sequence = {spans})"
     if problem:
         raise UserError(
             f"config.model.attention: {chosen!r} ({'asked for' if name else 'chosen by platform'}) "
@@ -70,9 +76,9 @@ def choose(name: str, platform: str, spec: Spec, max_length: int) -> str:
     return chosen
 
 
-def multiple(name: str) -> int:
+def multiple(name: str, spans: int) -> int:
     """What the length of rows must be a multiple of."""
-    return LANES if name == "splash" else 1
+    return (LANES if name == "splash" else 1) * spans
 
 
 def make(
@@ -89,12 +95,14 @@ def make(
       softcap: tanh cap on the logits (Gemma 2), or ``None``.
       positions_BxL: int32, counted from 0 in each segment.
       segments_BxL: int32, 0 = padding, which sees other padding only.
-      mesh: splash runs on each device's rows and heads; ``None`` = on one device.
+      mesh: where positions and heads are; ``None`` = on one device.
     """
     if name == "splash":
         return _splash(windows, softcap, segments_BxL, mesh)
-    masks = make_masks(windows, positions_BxL, segments_BxL, positions_BxL, segments_BxL)
-    return _cudnn(masks) if name == "cudnn" else reference(masks, softcap)
+    keys = (whole_rows(jnp.asarray(x), mesh) for x in (positions_BxL, segments_BxL))
+    masks = make_masks(windows, positions_BxL, segments_BxL, *keys)
+    attend = _cudnn(masks) if name == "cudnn" else reference(masks, softcap)
+    return lambda kind, q, k, v: attend(kind, q, whole_rows(k, mesh), whole_rows(v, mesh))
 
 
 def make_masks(
@@ -169,44 +177,61 @@ def _splash(
     """In a packed row, a segment's tokens are neighbours: tokens apart are positions apart."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
+    segments_BxL = jnp.asarray(segments_BxL)
     length = segments_BxL.shape[1]
-    block = max(n for n in range(LANES, SPLASH_BLOCK + 1, LANES) if length % n == 0)
+    spans, shares = (1, 1) if mesh is None else (mesh.shape["sequence"], mesh.shape["tensor"])
+    sizes = range(LANES, SPLASH_BLOCK + 1, LANES)
+    block = max(n for n in sizes if (length // spans) % n == 0)
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    kernel = functools.partial(
-        splash.make_splash_mha,
-        head_shards=1,
-        q_seq_shards=1,
-        block_sizes=splash.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
-        attn_logits_soft_cap=softcap,
-        interpret=platform != "tpu",  # slow, and the same numbers
+    blocks = splash.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_q_dq=block,
+        block_kv_dq=block,
     )
 
-    def one_window(window, q_BxNxLxH, k_BxKxLxH, v_BxKxLxH, segments_BxL):
+    def kernel(window, heads):
         before = None if window is None else window - 1
         seen = splash.LocalMask((length, length), (before, 0), 0)
-        attend = kernel(splash.MultiHeadMask([seen] * q_BxNxLxH.shape[1]))
-        ids = splash.SegmentIds(segments_BxL, segments_BxL)
-        return jax.vmap(attend)(q_BxNxLxH, k_BxKxLxH, v_BxKxLxH, ids)
+        return splash.make_splash_mha(
+            splash.MultiHeadMask([seen] * heads),
+            head_shards=1,
+            q_seq_shards=spans,
+            block_sizes=blocks,
+            attn_logits_soft_cap=softcap,
+            interpret=platform != "tpu",  # slow, and the same numbers
+        )
 
-    def local(kind, segments_BxL, *qkv):
+    def local(kind, kernels, *arrays):
+        """On one device: its queries, and the keys of all positions."""
+        *qkv, q_segments_BxL, kv_segments_BxM = arrays
         major = [jnp.swapaxes(x, 1, 2) for x in qkv]  # heads before positions
-        kinds = [functools.partial(one_window, window) for window in windows]
-        return jnp.swapaxes(jax.lax.switch(kind, kinds, *major, segments_BxL), 1, 2)
+        ids = splash.SegmentIds(q_segments_BxL, kv_segments_BxM)
+        branches = [lambda q, k, v, own=own: jax.vmap(own)(q, k, v, ids) for own in kernels]
+        return jnp.swapaxes(jax.lax.switch(kind, branches, *major), 1, 2)
 
-    rows, heads = P(("data", "fsdp")), P(("data", "fsdp"), None, "tensor")
-    if mesh is not None:  # the kernel knows nothing of meshes: each device gets its own part
-        local = jax.shard_map(
+    def attend(kind, q_BxLxNxH, k_BxMxKxH, v_BxMxKxH):
+        kernels = [kernel(window, q_BxLxNxH.shape[2] // shares) for window in windows]
+        arrays = q_BxLxNxH, k_BxMxKxH, v_BxMxKxH, segments_BxL, segments_BxL
+        if mesh is None:
+            return local(kind, kernels, *arrays)
+        # The kernel knows nothing of meshes: each device gets its own part.
+        rows, whole = P(ROWS, "sequence"), P(ROWS)
+        queries, keys = P(ROWS, "sequence", "tensor"), P(ROWS, None, "tensor")
+        of_masks = NamedSharding(mesh, P(None, "sequence"))
+        on_devices = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(P(), rows, heads, heads, heads),
-            out_specs=heads,
+            in_specs=(
+                P(),
+                [own.manual_sharding_spec(of_masks) for own in kernels],
+                *(queries, keys, keys, rows, whole),
+            ),
+            out_specs=queries,
             check_vma=False,  # Pallas kernels do not say along which axes their outputs vary
         )
-    return lambda kind, *qkv: local(kind, jnp.asarray(segments_BxL), *qkv)
+        return on_devices(kind, kernels, *arrays)
+
+    return attend

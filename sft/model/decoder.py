@@ -30,10 +30,17 @@ from sft.model.specs import Spec
 from sft.types import Array, Tree
 
 # What the backward pass finds saved of each layer besides its input; the rest is computed again.
+# "host" saves only the input, and in the memory of the host.
 REMAT = {
-    "layer": jax.checkpoint_policies.nothing_saveable,
-    "projections": jax.checkpoint_policies.save_only_these_names("projection"),
     "none": jax.checkpoint_policies.everything_saveable,
+    "projections": jax.checkpoint_policies.save_only_these_names("projection"),
+    "layer": jax.checkpoint_policies.nothing_saveable,
+    "host": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["input"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
 }
 
 
@@ -43,8 +50,8 @@ class Options:
 
     Attributes:
       dtype: of activations.
-      remat: what the backward pass computes again, a key of ``REMAT``: whole layers, all but the
-        outputs of matrix products, or nothing.
+      remat: what the backward pass computes again, a key of ``REMAT``: nothing, all but the outputs
+        of matrix products, whole layers, or those from inputs that wait on the host.
       lora_scale: factor on the adapters' update.
       dropout: probability, on the adapters' input; applied when a key is passed.
       attention: of ``forward``, one of ``attention.NAMES``.
@@ -117,9 +124,11 @@ def init_params(spec: Spec, key: jax.Array, dtype: jnp.dtype) -> Tree:
     return jax.tree.unflatten(structure, values)
 
 
-def embed(spec: Spec, params: Tree, tokens_BxL: Array, dtype: jnp.dtype) -> jax.Array:
+def embed(
+    spec: Spec, params: Tree, tokens_BxL: Array, dtype: jnp.dtype, mesh: Mesh | None = None
+) -> jax.Array:
     """Token embeddings times sqrt(D), the factor rounded to ``dtype``: ``[B, L, D]``."""
-    x_BxLxD = params["embed_VxD"][tokens_BxL].astype(dtype)
+    x_BxLxD = sharding.rows_of(params["embed_VxD"], tokens_BxL, mesh).astype(dtype)
     return x_BxLxD * jnp.sqrt(jnp.float32(spec.embed)).astype(dtype)
 
 
@@ -153,7 +162,7 @@ def forward(
       dropout_key: turns adapter dropout on.
     """
     if jnp.issubdtype(tokens_BxL.dtype, jnp.integer):
-        x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
+        x_BxLxD = embed(spec, params, tokens_BxL, options.dtype, options.mesh)
     else:
         x_BxLxD = jnp.asarray(tokens_BxL, options.dtype)
     places, turns = (positions_BxL, segments_BxL), _turns(spec, positions_BxL)
@@ -162,11 +171,12 @@ def forward(
     )
 
     def body(x_BxLxD, per_layer):
+        x_BxLxD = checkpoint_name(x_BxLxD, "input")
         x_BxLxD, _ = _layer(spec, options, attend, turns, None, x_BxLxD, per_layer)
-        return sharding.rows(x_BxLxD, options.mesh), None
+        return sharding.placed(x_BxLxD, options.mesh), None
 
     adapters = lora.with_gains(adapters, params["layers"], options.lora_scale)
-    x_BxLxD = sharding.rows(x_BxLxD, options.mesh)
+    x_BxLxD = sharding.placed(x_BxLxD, options.mesh)
     remat_body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[options.remat])
     x_BxLxD, _ = jax.lax.scan(remat_body, x_BxLxD, _scanned(spec, params, adapters, dropout_key))
     return rms_norm(x_BxLxD, params["final_norm_D"])

@@ -67,7 +67,7 @@ def train_step(spec: Spec, config: ConfigDict, rows: int, length: int, trained: 
     # Saved outputs of projections and of attention leave to do again what is inside them: scores,
     # and the narrow side of the adapters. Under full tuning the gradient of the output embedding
     # needs the logits a second time (sft.train.loss).
-    again = {"layer": forward, "projections": 2 * tokens * low + scores, "none": 0}
+    again = {"none": 0, "projections": 2 * tokens * low + scores, "layer": forward, "host": forward}
     return Flops(
         projections=2 * tokens * weights * (3 if full else 2),
         attention=2 * scores * 3,

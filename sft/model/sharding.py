@@ -1,8 +1,7 @@
 """Where every array lives: regular expressions to partition specs, over a named mesh.
 
-Mesh axes: ``data`` divides the batch; ``fsdp`` divides the batch and the weights; ``tensor``
-divides heads, hidden units and the vocabulary. A leaf that no rule matches, or that its rule does
-not divide evenly, is an error: silent replication is how memory plans go wrong.
+The axes are those of ``sft.layout``. A leaf that no rule matches, or that its rule does not divide
+evenly, is an error: silent replication is how memory plans go wrong.
 """
 
 import math
@@ -11,32 +10,38 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from sft import layout
 from sft.errors import UserError
-from sft.types import Tree
+from sft.types import Array, Tree
 
 P = PartitionSpec
-AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))
+AXES = ("data", "fsdp", "sequence", "tensor")
+ROWS = ("data", "fsdp")
+PLACES = P(ROWS, "sequence")  # of anything that is [B, L, …]
+SHARED = ("fsdp", "sequence")  # what weights are gathered over
 
-# The first rule whose pattern is found in the path of a leaf ("layers/q_SxDxNxH") decides.
+# The first rule whose pattern is found in the path of a leaf ("layers/q_SxDxNxH") decides. The last
+# axis of a weight is left whole where it is the embedding: a part of that is seldom a multiple of
+# 128, a TPU's lanes, and would be stored transposed and copied in every step.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"embed_VxD$", P("tensor", "fsdp")),
-    (r"(^|/)(q_SxDxNxH|k_SxDxKxH|v_SxDxKxH)$", P(None, "fsdp", "tensor", None)),
-    (r"o_SxNxHxD$", P(None, "tensor", None, "fsdp")),
-    (r"(gate|up)_SxDxF$", P(None, "fsdp", "tensor")),
-    (r"down_SxFxD$", P(None, "tensor", "fsdp")),
+    (r"embed_VxD$", P(("tensor", *SHARED), None)),
+    (r"(^|/)(q_SxDxNxH|k_SxDxKxH|v_SxDxKxH)$", P(None, SHARED, "tensor", None)),
+    (r"o_SxNxHxD$", P(None, "tensor", SHARED, None)),
+    (r"(gate|up)_SxDxF$", P(None, SHARED, "tensor")),
+    (r"down_SxFxD$", P(None, ("tensor", *SHARED), None)),
     (r"norm_(D|SxD|SxH)$", P()),
     # Adapters lie as the weights that they adapt, moments and gradients with them: replicated,
     # those of a 27B model take over 1 GiB a device at rank 16.
-    (r"(^|/)(q|k|v|gate|up)/A$", P(None, "fsdp", None)),
-    (r"(^|/)(q|k|v)/B$", P(None, None, "tensor", "fsdp")),
-    (r"(^|/)(gate|up)/B$", P(None, None, ("tensor", "fsdp"))),
-    (r"(^|/)o/A$", P(None, "tensor", "fsdp", None)),
-    (r"(^|/)down/A$", P(None, ("tensor", "fsdp"), None)),
-    (r"(^|/)(o|down)/B$", P(None, None, "fsdp")),
+    (r"(^|/)(q|k|v|gate|up)/A$", P(None, SHARED, None)),
+    (r"(^|/)(q|k|v)/B$", P(None, None, "tensor", SHARED)),
+    (r"(^|/)(gate|up)/B$", P(None, None, ("tensor", *SHARED))),
+    (r"(^|/)o/A$", P(None, "tensor", SHARED, None)),
+    (r"(^|/)down/A$", P(None, ("tensor", *SHARED), None)),
+    (r"(^|/)(o|down)/B$", P(None, None, SHARED)),
     (r"(^|/)(q|k|v|o|gate|up|down)/(m|gain)$", P()),
     (r"(^|/)(step|rng|count)$", P()),
 )
@@ -46,7 +51,7 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     """The mesh of ``config.mesh`` over ``devices`` (all by default).
 
     Raises:
-      UserError: not the platform asked for, or the axes do not multiply to the device count.
+      UserError: not the platform asked for, another number of slices, or as ``layout.of``.
     """
     devices = list(jax.devices() if devices is None else devices)
     want = config.mesh.platform
@@ -55,20 +60,34 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
             f"config.mesh.platform = {want!r}, but JAX found {devices[0].platform!r} devices only. "
             f"Install the extra for it (uv sync --extra tpu | cuda12 | cuda13) or unset the key."
         )
-    fsdp, tensor, data = config.mesh.fsdp, config.mesh.tensor, config.mesh.data
-    if data == -1:
-        data = len(devices) // (fsdp * tensor)
-    if data * fsdp * tensor != len(devices):
+    slices = _slices(config, devices)
+    found = layout.of(config, len(devices), len(slices))
+    own = (found.data // found.slices, *found.shape[1:])
+    # Neighbours along the later axes, which talk most, are neighbours in the torus.
+    parts = [
+        mesh_utils.create_device_mesh(own, part, allow_split_physical_axes=True) for part in slices
+    ]
+    return Mesh(np.concatenate(parts), AXES)
+
+
+def _slices(config: ConfigDict, devices: list[jax.Device]) -> list[list[jax.Device]]:
+    """The devices of each slice. Other platforms have none, and are cut into as many as asked."""
+    want = config.mesh.slices
+    if devices[0].platform != "tpu":
+        count = max(want, 1)
+        if len(devices) % count:
+            raise UserError(f"config.mesh.slices = {want} does not divide {len(devices)} devices.")
+        own = len(devices) // count
+        return [devices[i : i + own] for i in range(0, len(devices), own)]
+    of: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        of.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    if want not in (0, len(of)):
         raise UserError(
-            f"config.mesh: data {data} x fsdp {fsdp} x tensor {tensor} = {data * fsdp * tensor}, "
-            f"but there are {len(devices)} devices. Set data = -1 or change the others."
+            f"config.mesh.slices = {want}, but the devices are in {len(of)} slice(s). Set it to 0, "
+            "or ask for as many slices."
         )
-    if config.train.batch_size % (data * fsdp * config.train.microbatches):
-        raise UserError(
-            f"config.train.batch_size = {config.train.batch_size} must be a multiple of mesh data "
-            f"{data} x fsdp {fsdp} x microbatches {config.train.microbatches}."
-        )
-    return Mesh(np.array(devices).reshape(data, fsdp, tensor), AXES)
+    return [of[index] for index in sorted(of)]
 
 
 def groups(mesh: Mesh) -> int:
@@ -85,24 +104,47 @@ def of_tree(tree: Tree, mesh: Mesh, rules=RULES) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, x: _of_leaf(path, x, mesh, rules), tree)
 
 
-def rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Keeps an activation, ``[B, …]``, where its rows are: weights come to it, not it to them."""
-    if mesh is None:
+def placed(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Keeps an activation, ``[B, L, …]``, where its positions are: weights come to it, not it to
+    them."""
+    return x if mesh is None else constrained(x, mesh, PLACES)
+
+
+def whole_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """``[B, L, …]`` with all positions of a row on each device that ``sequence`` gives a part."""
+    if mesh is None or mesh.shape["sequence"] == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, BATCH))
+    return constrained(x, mesh, P(ROWS, None, *[P.UNCONSTRAINED] * (x.ndim - 2)))
+
+
+def rows_of(
+    table_VxD: jax.Array, ids: Array, mesh: Mesh | None, spec: PartitionSpec = PLACES
+) -> jax.Array:
+    """``table_VxD[ids]``, laid out by ``spec``. Devices that share the rows of the table look up
+    each other's ids in theirs, so that none needs the whole table."""
+    found = table_VxD[ids]
+    if mesh is None or math.prod(mesh.shape[axis] for axis in SHARED) == 1:
+        return found
+    kept = [tuple(axis for axis in _axes(entry) if axis not in SHARED) for entry in spec]
+    return constrained(constrained(found, mesh, P(*kept)), mesh, spec)
+
+
+def constrained(x: jax.Array, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
+    """``x``, laid out by ``spec`` from here on."""
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
 def gathered(layer: Tree, mesh: Mesh | None, rules=RULES) -> Tree:
-    """One layer's weights or adapters, a slice of each stacked leaf, with the parts that ``fsdp``
-    shares put together. Inside the scan, so that one layer at a time is whole."""
-    if mesh is None or mesh.shape["fsdp"] == 1:
+    """One layer's weights or adapters, a slice of each stacked leaf, with the parts that devices
+    share put together. Inside the scan, so that one layer at a time is whole."""
+    if mesh is None or math.prod(mesh.shape[axis] for axis in SHARED) == 1:
         return layer
 
     def whole(path, x: jax.Array) -> jax.Array:
         name = _name(path)
         spec = next(spec for pattern, spec in rules if re.search(pattern, name))
-        kept = [tuple(axis for axis in _axes(entry) if axis != "fsdp") for entry in spec[1:]]
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*kept)))
+        kept = [tuple(axis for axis in _axes(entry) if axis not in SHARED) for entry in spec[1:]]
+        return constrained(x, mesh, P(*kept))
 
     return jax.tree_util.tree_map_with_path(whole, layer)
 

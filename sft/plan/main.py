@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import topology
+from sft import layout, topology
 from sft.errors import DoesNotFit, UserError
 from sft.model import specs
 from sft.plan import compile as compiling
@@ -39,11 +39,11 @@ def main(
     compiling.prepare()
     from sft.plan import roofline, search
 
-    layout = roofline.layout(config, slice_.devices)
-    print(report.head(spec.name, config, slice_, layout), flush=True)
+    parts = layout.of(config, slice_.devices, slice_.count)
+    print(report.head(spec.name, config, slice_, parts), flush=True)
     memory, seconds, first = _attempt(config, spec, slice_)
     costs = report.costs(spec, config, share, source, roofline.seconds(spec, config, slice_, share))
-    found = report.result(slice_, layout, memory, seconds, first, costs)
+    found = report.result(slice_, parts, memory, seconds, first, costs)
     print("\n".join(report.lines(found, first)), flush=True)
     if first.fits:
         return found

@@ -10,7 +10,7 @@ from sft.plan.compile import Memory
 from sft.topology import GIB, Slice
 
 if TYPE_CHECKING:
-    from sft.plan.roofline import Layout
+    from sft.layout import Layout
     from sft.plan.search import Outcome, Tried
 
 
@@ -110,7 +110,7 @@ def head(model: str, config: ConfigDict, slice_: Slice, layout: "Layout") -> str
     return (
         f"{model} on {slice_.name} ({slice_.cloud}: {slice_.chips} chip(s), {slice_.hosts} "
         f"host(s), {slice_.devices} device(s)), mesh data {layout.data} x "
-        f"fsdp {layout.fsdp} x tensor {layout.tensor}\n"
+        f"fsdp {layout.fsdp} x sequence {layout.sequence} x tensor {layout.tensor}\n"
         f"{config.train.batch_size} rows of {config.data.max_length} tokens a step, "
         f"{config.train.microbatches} microbatch(es), remat {config.model.remat}, rank "
         f"{config.lora.rank}. Compiling takes minutes for a large model."

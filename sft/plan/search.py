@@ -1,9 +1,10 @@
 """What to change when a step does not fit: an ordered list of attempts, each tried in turn.
 
-    microbatches  ->  remat  ->  mesh.fsdp  ->  mesh.tensor  ->  a larger slice
+    microbatches -> remat -> mesh.fsdp -> mesh.sequence -> mesh.tensor -> remat = host -> a larger
+    slice
 
-A change is kept when the next is tried, unless it made things worse. Knows nothing of
-compilers: ``attempt`` is a function.
+A change is kept when the next is tried, unless it made things worse; a larger slice need not keep
+activations on the host. Knows nothing of compilers: ``attempt`` is a function.
 """
 
 import dataclasses
@@ -11,12 +12,12 @@ from collections.abc import Callable, Iterator
 
 from ml_collections import ConfigDict
 
-from sft import topology
+from sft import layout, topology
 from sft.errors import UserError
-from sft.plan.roofline import layout
 from sft.topology import Slice
 
 REMAT = ("none", "projections", "layer")  # least memory last
+LANES = 128  # parts of a row must be a multiple of it: see sft.model.attention
 
 Changes = dict[str, int | str]
 
@@ -58,17 +59,21 @@ def search(config: ConfigDict, slice_: Slice, first: Outcome, attempt: Attempt) 
       attempt: compiles; may raise UserError where a mesh suits neither batch nor model.
     """
     kept, best = {}, first
-    for stage in (_microbatches, _remat, _fsdp, _tensor):
-        start = _changed(config, kept)
-        for changes in stage(start, slice_.devices):
+    for stage in (_microbatches, _remat, _fsdp, _sequence, _tensor):
+        for changes in stage(_changed(config, kept), slice_):
             tried = _try(config, slice_, kept | changes, attempt)
             yield tried
             if tried.outcome.fits:
                 return
             if tried.outcome.needed is not None and not _worse(tried.outcome, best):
                 kept, best = tried.changes, tried.outcome
+    if _changed(config, kept).model.remat != "host":
+        tried = _try(config, slice_, kept | {"model.remat": "host"}, attempt)
+        yield tried
+        if tried.outcome.fits:
+            return
     for larger in topology.larger(slice_):
-        changes = kept | spread(_changed(config, kept), larger.devices)
+        changes = kept | spread(_changed(config, kept), larger)
         tried = _try(config, larger, changes, attempt)
         yield tried
         if tried.outcome.fits:
@@ -93,46 +98,70 @@ def _worse(outcome: Outcome, than: Outcome) -> bool:
     return known and not than.at_least and outcome.needed > than.needed
 
 
-def _microbatches(config: ConfigDict, devices: int) -> Iterator[Changes]:
-    rows = config.train.batch_size // layout(config, devices).groups
+def _microbatches(config: ConfigDict, slice_: Slice) -> Iterator[Changes]:
+    rows = config.train.batch_size // layout.unchecked(config, slice_.devices).groups
     parts = config.train.microbatches * 2
     while parts <= rows and rows % parts == 0:
         yield {"train.microbatches": parts}
         parts *= 2
 
 
-def _remat(config: ConfigDict, devices: int) -> Iterator[Changes]:
-    del devices
-    for name in REMAT[REMAT.index(config.model.remat) + 1 :]:
-        yield {"model.remat": name}
+def _remat(config: ConfigDict, slice_: Slice) -> Iterator[Changes]:
+    del slice_
+    if config.model.remat in REMAT:
+        for name in REMAT[REMAT.index(config.model.remat) + 1 :]:
+            yield {"model.remat": name}
 
 
-def _fsdp(config: ConfigDict, devices: int) -> Iterator[Changes]:
-    fsdp, groups = config.mesh.fsdp * 2, devices // config.mesh.tensor
-    while fsdp <= groups and groups % fsdp == 0:
+def _fsdp(config: ConfigDict, slice_: Slice) -> Iterator[Changes]:
+    fsdp = config.mesh.fsdp * 2
+    most = slice_.devices // slice_.count // config.mesh.sequence // config.mesh.tensor
+    while fsdp <= most and most % fsdp == 0:
         yield {"mesh.data": -1, "mesh.fsdp": fsdp}
         fsdp *= 2
 
 
-def _tensor(config: ConfigDict, devices: int) -> Iterator[Changes]:
-    """Takes devices from the batch: rows are kept, so parts of the batch get more of them."""
-    tensor = config.mesh.tensor * 2
-    while tensor <= devices and devices % tensor == 0:
-        groups = devices // tensor
-        yield {"mesh.data": -1, "mesh.fsdp": min(config.mesh.fsdp, groups), "mesh.tensor": tensor}
-        tensor *= 2
+def _sequence(config: ConfigDict, slice_: Slice) -> Iterator[Changes]:
+    """Takes devices from the batch, and gives each of them a part of every row."""
+    for changes in _doubled("sequence", config, slice_):
+        if _cuts_rows(config, int(changes["mesh.sequence"])):
+            yield changes
 
 
-def spread(config: ConfigDict, devices: int) -> Changes:
-    """All devices share the weights: as many as the batch has rows for divide it, the rest heads.
+def _tensor(config: ConfigDict, slice_: Slice) -> Iterator[Changes]:
+    """Takes devices from the batch, and gives each of them a part of every layer."""
+    yield from _doubled("tensor", config, slice_)
+
+
+def _doubled(axis: str, config: ConfigDict, slice_: Slice) -> Iterator[Changes]:
+    """Rows are kept, so parts of the batch get more of them."""
+    size = config.mesh[axis] * 2
+    most = slice_.devices // slice_.count * config.mesh[axis]
+    most //= config.mesh.sequence * config.mesh.tensor
+    while size <= most and most % size == 0:
+        fsdp = min(config.mesh.fsdp, most // size)
+        yield {"mesh.data": -1, "mesh.fsdp": fsdp, f"mesh.{axis}": size}
+        size *= 2
+
+
+def _cuts_rows(config: ConfigDict, parts: int) -> bool:
+    return config.data.max_length % (parts * LANES) == 0
+
+
+def spread(config: ConfigDict, slice_: Slice) -> Changes:
+    """All devices of a slice share the weights: as many as the batch has rows for divide it, the
+    rest divide rows, or heads where rows are too short.
 
     One row a device and microbatch is the least there is.
     """
-    rows = config.train.batch_size
+    rows, devices = config.train.batch_size // slice_.count, slice_.devices // slice_.count
     groups = max(n for n in range(1, devices + 1) if devices % n == 0 and rows % n == 0)
+    rest = devices // groups
+    sequence = rest if _cuts_rows(config, rest) else 1
     return {
         "train.microbatches": max(1, rows // groups),
         "mesh.data": -1,
         "mesh.fsdp": groups,
-        "mesh.tensor": devices // groups,
+        "mesh.sequence": sequence,
+        "mesh.tensor": rest // sequence,
     }

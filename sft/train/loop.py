@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Generator, Sequence
 
 import jax
@@ -137,7 +138,7 @@ def validate(
         # Rounded up: rows without an example have no weight.
         batch_size=-(-config.eval.batch_size // groups) * groups,
         max_length=config.data.eval_max_length,
-        bucket=max(pipeline.BUCKET, steps.row_multiple),
+        bucket=math.lcm(pipeline.BUCKET, steps.row_multiple),
         process=part,
         processes=parts,
     ):
@@ -155,9 +156,13 @@ def validate(
 
 def place(batch: Batch, steps: Steps) -> Batch:
     """This process's rows as part of global arrays on the devices."""
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(steps.batch_sharding, x), batch
-    )
+    _, parts = hosts.share(steps.batch_sharding)
+
+    def on_devices(x: np.ndarray) -> jax.Array:
+        shape = len(x) * parts, x.shape[1]  # whole rows, also where another host has their end
+        return jax.make_array_from_process_local_data(steps.batch_sharding, x, shape)
+
+    return jax.tree.map(on_devices, batch)
 
 
 def _mesh(steps: Steps) -> Mesh:

@@ -16,11 +16,8 @@ from ml_collections import ConfigDict
 from sft.model import attention, decoder, lora, sharding
 from sft.model.specs import Spec
 from sft.train import loss
+from sft.train.cut import Cut
 from sft.types import Batch, Sums, TrainState, Tree
-
-# Positions per chunk where every row is summed by itself: a row has few trained tokens, and is
-# filled up to a whole number of chunks.
-ROW_CHUNK = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +62,7 @@ class _Recipe:
     rank: int
     dora: bool
     parts: int
-    chunk: int
-    groups: int
-    vocab_parts: int
+    cut: Cut
 
 
 def make_steps(
@@ -85,7 +80,7 @@ def make_steps(
     state_shape, frozen_shape = jax.eval_shape(init, jax.random.key(0), params_shape)
     state_sharding = sharding.of_tree(state_shape, mesh)
     frozen_sharding = sharding.of_tree(frozen_shape, mesh)
-    batch_sharding = NamedSharding(mesh, sharding.BATCH)
+    batch_sharding = NamedSharding(mesh, sharding.PLACES)
     everywhere = NamedSharding(mesh, sharding.P())
     return Steps(
         # Under LoRA the weights pass through, and stay usable by the caller; under full tuning
@@ -114,7 +109,7 @@ def make_steps(
         ),
         model=functools.partial(_model, recipe),
         options=recipe.options,
-        row_multiple=attention.multiple(recipe.options.attention),
+        row_multiple=attention.multiple(recipe.options.attention, mesh.shape["sequence"]),
         params_sharding=params_sharding,
         state_sharding=state_sharding,
         batch_sharding=batch_sharding,
@@ -134,7 +129,11 @@ def _recipe(
             lora_scale=lora.scaling(rank, alpha, config.lora.rslora) if rank else 1.0,
             dropout=config.lora.dropout,
             attention=attention.choose(
-                config.model.attention, platform, spec, config.data.max_length
+                config.model.attention,
+                platform,
+                spec,
+                config.data.max_length,
+                mesh.shape["sequence"],
             ),
             mesh=mesh,
         ),
@@ -143,9 +142,7 @@ def _recipe(
         rank=rank,
         dora=config.lora.dora,
         parts=config.train.microbatches,
-        chunk=config.loss.chunk,
-        groups=sharding.groups(mesh),
-        vocab_parts=mesh.shape["tensor"],
+        cut=Cut.of(mesh, config.loss.chunk),
     )
 
 
@@ -195,9 +192,7 @@ def _sums(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch, key: jax
         batch.targets_BxL,
         batch.weights_BxL,
         recipe.spec.final_softcap,
-        recipe.chunk,
-        recipe.groups,
-        recipe.vocab_parts,
+        recipe.cut,
     )
     return nll.total, {"loss": nll, "correct": correct}
 
@@ -239,16 +234,14 @@ def _evaluate(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
 def _score(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
     hidden_BxLxD, table_VxD = _hidden(recipe, trainable, frozen, batch, None)
 
-    def one_row(hidden_LxD, targets_L, weights_L):
-        return loss.cross_entropy(
-            hidden_LxD[None],
-            table_VxD,
-            targets_L[None],
-            weights_L[None],
-            recipe.spec.final_softcap,
-            ROW_CHUNK,
-            parts=recipe.vocab_parts,
-        )
-
-    nll, correct = jax.vmap(one_row)(hidden_BxLxD, batch.targets_BxL, batch.weights_BxL)
+    nll_BxL, correct_BxL = loss.by_position(
+        hidden_BxLxD,
+        table_VxD,
+        batch.targets_BxL,
+        batch.weights_BxL,
+        recipe.spec.final_softcap,
+        recipe.cut,
+    )
+    weight_B = jnp.sum(batch.weights_BxL, axis=1)
+    nll, correct = (Sums(jnp.sum(x, axis=1), weight_B) for x in (nll_BxL, correct_BxL))
     return {"loss": nll, "correct": correct}
