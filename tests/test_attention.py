@@ -13,6 +13,7 @@ from sft.model import attention, sharding, specs
 
 L, H = 256, 32
 WINDOWS = (40, None, 2)
+MESHES = ((2, 2, 1, 2), (2, 1, 2, 2), (1, 2, 2, 2))
 
 
 def packed(rng, rows):
@@ -67,7 +68,9 @@ def test_splash_equals_the_reference(kv_heads, kind, softcap):
 
 @pytest.mark.parametrize("name", ["reference", "splash"])
 @pytest.mark.parametrize("kind", [0, 1])
-@pytest.mark.parametrize("shape", [(2, 2, 1, 2), (2, 1, 2, 2), (1, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "shape", [(2, 2, 2, 1), *(pytest.param(s, marks=pytest.mark.slow) for s in MESHES)]
+)
 def test_on_a_mesh_it_is_the_same(name, kind, shape):
     mesh = Mesh(np.array(jax.devices()[:8]).reshape(shape), sharding.AXES)
     given = *case(rows=4), kind, None

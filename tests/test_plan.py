@@ -198,6 +198,45 @@ def test_roofline_of_a_mesh():
     assert found.interconnect == gathers + adapters + reduced
 
 
+def test_roofline_of_rows_over_devices():
+    """Sharing the weights as fsdp does, and keys and values of the other three quarters."""
+    config = make_config(
+        model__remat="layer", lora__targets="q", data__max_length=64, train__batch_size=2,
+        mesh__sequence=4,
+    )  # fmt: skip
+    found = roofline.traffic(TINY, config, layout.of(config, 8), trained_share=1.0)
+    weights, table = 4 * (2 * 2048 + 2 * 1024 + 3 * 1536), 256 * 32
+    gathers = (3 / 4) * (2 * weights + table) * 4
+    adapters = (4 * 2 * (32 + 64)) * 4 * (3 / 4 + 1 / 4 * 2 * (1 / 2))
+    keys_and_values = 3 * 4 * (2 * 64 / 8) * 3 * 2 * 32 * 4
+    assert found.interconnect == gathers + adapters + keys_and_values
+    # A device of four has as much to compute as one of a batch four times as large.
+    rows = make_config(
+        model__remat="layer", lora__targets="q", data__max_length=64, train__batch_size=2,
+        mesh__fsdp=4,
+    )  # fmt: skip
+    of_rows = roofline.traffic(TINY, rows, layout.Layout(2, 4, 1, 1), trained_share=1.0)
+    assert found.memory == of_rows.memory
+
+
+def test_roofline_between_slices():
+    """Only gradients go through the network: of what a device holds, with its peers there."""
+    config = make_config(
+        model__remat="layer", lora__targets="q", train__batch_size=16, mesh__fsdp=4
+    )
+    one, two = layout.of(config, 16), layout.of(config, 16, slices=2)
+    found = roofline.traffic(TINY, config, two, trained_share=1.0)
+    adapters = (4 * 2 * (32 + 64)) / 4 * 4
+    assert found.network == 2 * adapters * (1 / 2)
+    alone = roofline.traffic(TINY, config, one, trained_share=1.0)
+    assert alone.network == 0 and alone.interconnect > found.interconnect
+    for name, documented in (("2xv5e-8", True), ("2xv4-16", False), ("v5e-16", False)):
+        roofs = roofline.seconds(TINY, config, topology.get(name), 1.0)
+        assert ("network" in roofs) == documented
+    roofs = roofline.seconds(TINY, config, topology.get("2xv5e-8"), 1.0)
+    assert math.isclose(roofs["network"], found.network / (25e9 / 8))
+
+
 def test_roofline_seconds_are_at_the_peaks():
     config = make_config(model__dtype="bfloat16", model__remat="layer", train__batch_size=8)
     slice_ = topology.get("v5e-8")

@@ -48,6 +48,24 @@ def test_a_tiny_model_fits(tmp_path, name, devices):
     assert 0 < gib["weights"] < gib["total"] < 0.2 and gib["temporaries"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("2xv5e-8", ["--config.mesh.fsdp=4"]),
+        ("v5e-8", ["--config.mesh.sequence=4", "--config.data.max_length=512"]),
+        ("v5e-8", ["--config.mesh.fsdp=8", "--config.model.remat=host"]),
+        ("v5e-8", ["--config.mesh.tensor=2", "--config.mesh.sequence=2"]),
+    ],
+)
+def test_every_way_to_divide_compiles(tmp_path, name, words):
+    values = VALUES | {"train.batch_size": 16, "model.attention": "reference"}
+    config = tiny_run.write_config(tmp_path / "config.py", values)
+    run, found = plan(config, f"--slice={name}", *words)
+    assert run.returncode == 0, run.stderr
+    assert found["fits"] and ("network" in found["roofline"]) == name.startswith("2x")
+
+
 WIDE = """
 import dataclasses
 
