@@ -25,7 +25,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from sft.model import attention, dora, lora, sharding
-from sft.model.ops import geglu, product, rms_norm, rotate
+from sft.model.ops import angles, geglu, product, rms_norm, rotate
 from sft.model.specs import Spec
 from sft.types import Array, Tree
 
@@ -165,7 +165,7 @@ def forward(
         x_BxLxD = embed(spec, params, tokens_BxL, options.dtype, options.mesh)
     else:
         x_BxLxD = jnp.asarray(tokens_BxL, options.dtype)
-    places, turns = (positions_BxL, segments_BxL), _turns(spec, positions_BxL)
+    places, turns = (positions_BxL, segments_BxL), angles(spec.kinds, spec.head_dim, positions_BxL)
     attend = attention.make(
         options.attention, spec.windows, spec.attn_softcap, *places, options.mesh
     )
@@ -220,7 +220,10 @@ def extend(
     )
     keys = cache.positions_BxM, cache.segments_BxM
     masks = attention.make_masks(spec.windows, positions_BxL, segments_BxL, *keys)
-    attend, turns = attention.reference(masks, spec.attn_softcap), _turns(spec, positions_BxL)
+    attend, turns = (
+        attention.reference(masks, spec.attn_softcap),
+        angles(spec.kinds, spec.head_dim, positions_BxL),
+    )
 
     def body(x_BxLxD, scanned):
         *per_layer, k_BxMxKxH, v_BxMxKxH = scanned
@@ -240,18 +243,6 @@ def extend(
         cache, k_SxBxMxKxH=k, v_SxBxMxKxH=v, cursor=cache.cursor + tokens_BxL.shape[1]
     )
     return rms_norm(x_BxLxD, params["final_norm_D"]), cache
-
-
-def _turns(spec: Spec, positions_BxL: Array) -> tuple[jax.Array, jax.Array]:
-    """RoPE sine and cosine, stacked by layer kind; each layer picks its row."""
-    sines, cosines = [], []
-    half = jnp.arange(spec.head_dim // 2, dtype=jnp.float32)
-    for kind in spec.kinds:
-        timescale_H = kind.rope_base ** (2 * half / spec.head_dim)
-        angle_BxLxH = positions_BxL[..., None].astype(jnp.float32) / timescale_H / kind.rope_scale
-        sines.append(jnp.sin(angle_BxLxH))
-        cosines.append(jnp.cos(angle_BxLxH))
-    return jnp.stack(sines), jnp.stack(cosines)
 
 
 def _scanned(spec: Spec, params: Tree, adapters: Tree | None, dropout_key: jax.Array | None):

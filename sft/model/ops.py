@@ -1,9 +1,13 @@
 """The pieces of a block: matrix products, norm, rotation, gate. Float32 inside, rounded once."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+
+from sft.model.specs import LayerKind
+from sft.types import Array
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -42,6 +46,20 @@ def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
     x32 = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
     return (x32 * inverse * (1 + scale.astype(jnp.float32))).astype(x.dtype)
+
+
+def angles(
+    kinds: Sequence[LayerKind], head_dim: int, positions_BxL: Array
+) -> tuple[jax.Array, jax.Array]:
+    """Sine and cosine of RoPE, stacked by kind of layer: ``[kinds, B, L, H / 2]``."""
+    sines, cosines = [], []
+    half = jnp.arange(head_dim // 2, dtype=jnp.float32)
+    for kind in kinds:
+        timescale_H = kind.rope_base ** (2 * half / head_dim)
+        angle_BxLxH = positions_BxL[..., None].astype(jnp.float32) / timescale_H / kind.rope_scale
+        sines.append(jnp.sin(angle_BxLxH))
+        cosines.append(jnp.cos(angle_BxLxH))
+    return jnp.stack(sines), jnp.stack(cosines)
 
 
 def rotate(

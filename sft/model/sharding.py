@@ -95,6 +95,11 @@ def groups(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def shares(mesh: Mesh) -> int:
+    """Parts of a weight, besides those of ``tensor``."""
+    return math.prod(mesh.shape[axis] for axis in SHARED)
+
+
 def of_tree(tree: Tree, mesh: Mesh, rules=RULES) -> Tree:
     """A ``NamedSharding`` for each leaf (anything with a ``shape``) of ``tree``.
 
@@ -123,7 +128,7 @@ def rows_of(
     """``table_VxD[ids]``, laid out by ``spec``. Devices that share the rows of the table look up
     each other's ids in theirs, so that none needs the whole table."""
     found = table_VxD[ids]
-    if mesh is None or math.prod(mesh.shape[axis] for axis in SHARED) == 1:
+    if mesh is None or shares(mesh) == 1:
         return found
     kept = [tuple(axis for axis in _axes(entry) if axis not in SHARED) for entry in spec]
     return constrained(constrained(found, mesh, P(*kept)), mesh, spec)
@@ -137,7 +142,7 @@ def constrained(x: jax.Array, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
 def gathered(layer: Tree, mesh: Mesh | None, rules=RULES) -> Tree:
     """One layer's weights or adapters, a slice of each stacked leaf, with the parts that devices
     share put together. Inside the scan, so that one layer at a time is whole."""
-    if mesh is None or math.prod(mesh.shape[axis] for axis in SHARED) == 1:
+    if mesh is None or shares(mesh) == 1:
         return layer
 
     def whole(path, x: jax.Array) -> jax.Array:

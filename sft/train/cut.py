@@ -4,7 +4,6 @@ G groups of positions, Q chunks of a group, C positions in a chunk
 """
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import jax
@@ -50,11 +49,12 @@ class Cut:
             groups=sharding.groups(mesh),
             spans=shape["sequence"],
             parts=shape["tensor"],
-            shares=math.prod(shape[axis] for axis in sharding.SHARED),
+            shares=sharding.shares(mesh),
             mesh=mesh,
         )
 
     def kept(self, x: jax.Array, *spec) -> jax.Array:
+        """``x``, divided among devices as ``spec`` says."""
         return x if self.mesh is None else sharding.constrained(x, self.mesh, P(*spec))
 
 
@@ -68,8 +68,10 @@ class Positions(NamedTuple):
     chunks: jax.Array
 
 
-def trained_first(hidden_BxLxD: Array, targets_BxL: Array, weights_BxL: Array, cut: Cut):
-    """The ``Positions`` of a batch."""
+def trained_first(
+    hidden_BxLxD: Array, targets_BxL: Array, weights_BxL: Array, cut: Cut
+) -> Positions:
+    """Gathers the positions with loss of each group."""
     hidden_GxPxD, targets_GxP, weights_GxP = (
         _grouped(x, cut) for x in (hidden_BxLxD, targets_BxL, weights_BxL)
     )
