@@ -24,6 +24,7 @@ PROGRAMS = {
     "tunix_none": (TUNIX, "tunix_lora.py", "none"),
     "tunix_block": (TUNIX, "tunix_lora.py", "block"),
     "tunix_decoder": (TUNIX, "tunix_lora.py", "decoder"),
+    "gemma": (None, "gemma_lora.py", ""),
 }
 
 
