@@ -12,6 +12,11 @@ if [[ ${1-} == --slow ]]; then
   shift
 fi
 
+if [[ $marks == not\ slow* ]]; then
+  # The quick tests compile much and compute little.
+  export XLA_FLAGS="${XLA_FLAGS-} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+fi
+
 mapfile -t beam_files < <(grep -l "mark\.beam" tests/test_*.py)
 is_whole=1 beam=0 more=("${beam_files[@]}")
 for argument in "$@"; do

@@ -20,6 +20,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # A module imports only from its own layer or from those before it.
 LAYERS = (
     ("sft.errors", "sft.types", "sft.config", "sft.config_check", "sft.progress", "sft.template"),
+    ("sft.layout",),
     ("sft.coordinator",),
     ("sft.hosts",),
     ("sft.workdir", "sft.lock", "sft.topology"),
@@ -53,6 +54,7 @@ NEVER_AT_IMPORT = {
 NEVER = {
     "sft.plan.roofline": IO,
     "sft.plan.search": ("jax", *IO),
+    "sft.layout": ("jax", *IO),
     "sft.topology": ("jax", *IO),
     "sft.types": IO,
     "sft.data.pipeline": ("gemma",),
@@ -63,7 +65,9 @@ NEVER = {
     "sft.model.lora": IO,
     "sft.model.sharding": IO,
     "sft.model.generate": IO,
+    "sft.train.cut": IO,
     "sft.train.loss": IO,
+    "sft.train.vocabulary": IO,
     "sft.train.steps": IO,
     "sft.eval.stats": ("jax", *IO),
 }

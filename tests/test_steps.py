@@ -1,7 +1,6 @@
-"""The training step: however it is divided, it computes the same thing, and only what it should."""
+"""The training step computes what it should, and only that."""
 
 import dataclasses
-import functools
 import math
 
 import jax
@@ -9,150 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from step_runs import EXAMPLES, UNPACKED, B, L, baseline, build, run
 from tiny import (
     FLOAT32,
     assert_trees_close,
     avals,
     device_batch,
     make_adapters,
-    make_config,
-    make_examples,
     make_params,
 )
 
-from sft.model import decoder, lora, sharding, specs
-from sft.train import optim
+from sft.model import decoder, lora, specs
 from sft.train.cut import Cut
-from sft.train.steps import make_steps
-
-B, L = 8, 48
-EXAMPLES = make_examples(3 * B, longest_turn=4)  # at most 23 positions: two fit in a row
-UNPACKED = [device_batch([[e] for e in EXAMPLES[i : i + B]], L) for i in (0, B, 2 * B)]
-
-
-@functools.cache
-def build(mesh=(1, 1, 1, 1), family="gemma3", dtype="float32", **changes):
-    """Steps, and their weights where they want them."""
-    data, fsdp, sequence, tensor = mesh
-    config = make_config(
-        **{
-            "model__dtype": dtype,
-            "mesh__data": data,
-            "mesh__fsdp": fsdp,
-            "mesh__sequence": sequence,
-            "mesh__tensor": tensor,
-            "train__batch_size": B,
-            "loss__chunk": 7,
-            "optim__learning_rate": 1e-2,
-            "optim__schedule": "constant",
-            "optim__warmup": 0.0,
-            "optim__eps": 1e-3,  # smooth: rounding cannot turn a step around
-        }
-        | changes
-    )
-    spec = specs.tiny(family)
-    devices = sharding.make_mesh(config, jax.devices()[: math.prod(mesh)])
-    steps = make_steps(config, spec, optim.make(config.optim, 10), devices)
-    return steps, jax.device_put(make_params(spec, dtype=dtype), steps.params_sharding)
-
-
-def run(batches=tuple(UNPACKED), adapters=None, seed=0, **changes):
-    """State, metrics of each step, and the frozen weights, after training on ``batches``."""
-    steps, params = build(**changes)
-    state, frozen = steps.init(jax.random.key(seed), params)
-    if adapters is not None:
-        adapters = jax.tree.map(jnp.copy, adapters)  # the step donates its state
-        state = state.replace(trainable=jax.device_put(adapters, steps.state_sharding.trainable))
-    history = []
-    for batch in batches:
-        batch = jax.device_put(batch, steps.batch_sharding)
-        state, metrics = steps.train(state, frozen, batch)
-        history.append(metrics)
-    return state, history, frozen
-
-
-@functools.cache
-def baseline():
-    return run()
-
-
-@functools.cache  # the weights of a build are donated, and so good for one run
-def fully_tuned(mesh):
-    return run(lora__rank=0, family="gemma2", mesh=mesh)
-
-
-def assert_same_run(ours, theirs):
-    for a, b in zip(ours[1], theirs[1], strict=True):
-        assert_trees_close(a, b, rtol=1e-5)
-    assert_trees_close(ours[0].trainable, theirs[0].trainable, rtol=1e-5, atol=5e-6)
-    assert_trees_close(ours[0].opt_state, theirs[0].opt_state, rtol=1e-4, atol=5e-6)
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(
-    "mesh",
-    [
-        (8, 1, 1, 1),
-        (2, 2, 1, 2),
-        (1, 2, 2, 2),
-        slow((4, 2, 1, 1)),
-        slow((1, 1, 8, 1)),
-        slow((2, 1, 2, 2)),
-        slow((1, 2, 4, 1)),
-    ],
-)
-def test_a_mesh_computes_what_one_device_does(mesh):
-    assert_same_run(run(mesh=mesh), baseline())
-
-
-@pytest.mark.parametrize("mesh", [slow((2, 2, 1, 2)), (1, 2, 2, 2)])
-def test_attention_kernels_compute_what_the_reference_does(mesh):
-    """Splash takes parts of rows of 128; each device runs it on its queries and heads."""
-    length = 128 * mesh[2]
-    rows = [device_batch([EXAMPLES[i : i + 5] for i in range(B)], length)]
-    usual = run(rows, mesh=mesh, data__max_length=length)
-    fused = run(rows, mesh=mesh, data__max_length=length, model__attention="splash")
-    assert_same_run(fused, usual)
-
-
-@pytest.mark.parametrize("mesh", [slow((2, 2, 1, 2)), (1, 2, 2, 2)])
-def test_full_tuning_on_a_mesh_computes_what_one_device_does(mesh):
-    one, many = fully_tuned((1, 1, 1, 1)), fully_tuned(mesh)
-    assert_same_run(many, one)
-    assert one[2] == {}
-    before = make_params(specs.tiny("gemma2"))
-    for (path, new), old in zip(
-        jax.tree.leaves_with_path(one[0].trainable), jax.tree.leaves(before), strict=True
-    ):
-        moved = np.abs(new - old).max(axis=tuple(range(1, new.ndim)))
-        assert np.all(moved > 0), path  # in every layer; of the embedding, every row
-
-
-@pytest.mark.parametrize(
-    ("parts", "mesh"), [slow(4, (1, 1, 1, 1)), (2, (2, 2, 1, 1)), slow(4, (1, 2, 2, 2))]
-)
-def test_microbatches_compute_what_one_batch_does(parts, mesh):
-    tokens = UNPACKED[0].weights_BxL.reshape(-1, parts, L).sum((0, 2))
-    assert len(set(tokens.tolist())) > 1  # a mean of means would differ
-    assert_same_run(run(train__microbatches=parts, mesh=mesh), baseline())
-
-
-@pytest.mark.parametrize(
-    ("remat", "mesh"),
-    [
-        ("projections", (1, 1, 1, 1)),
-        ("none", (1, 2, 2, 2)),
-        ("host", (1, 1, 1, 1)),
-        slow("host", (1, 2, 2, 2)),
-        slow("projections", (1, 2, 2, 2)),
-        slow("none", (1, 1, 1, 1)),
-    ],
-)
-def test_what_is_computed_again_changes_no_gradient(remat, mesh):
-    assert_same_run(run(model__remat=remat, mesh=mesh), baseline())
 
 
 def plain_loss(adapters, params, batch):
@@ -296,7 +163,9 @@ def test_evaluation_is_the_sum_over_smaller_batches():
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3"])
-@pytest.mark.parametrize("mesh", [(1, 1, 1, 1), slow((4, 2, 1, 1)), (1, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "mesh", [(1, 1, 1, 1), pytest.param((4, 2, 1, 1), marks=pytest.mark.slow), (1, 2, 2, 2)]
+)
 def test_rows_scored_one_by_one_add_up_to_the_evaluation(family, mesh):
     steps, params = build(mesh=mesh, family=family)
     adapters = make_adapters(specs.tiny(family), rank=2)

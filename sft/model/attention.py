@@ -178,31 +178,7 @@ def _splash(
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     segments_BxL = jnp.asarray(segments_BxL)
-    length = segments_BxL.shape[1]
     spans, shares = (1, 1) if mesh is None else (mesh.shape["sequence"], mesh.shape["tensor"])
-    sizes = range(LANES, SPLASH_BLOCK + 1, LANES)
-    block = max(n for n in sizes if (length // spans) % n == 0)
-    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    blocks = splash.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_q_dq=block,
-        block_kv_dq=block,
-    )
-
-    def kernel(window, heads):
-        before = None if window is None else window - 1
-        seen = splash.LocalMask((length, length), (before, 0), 0)
-        return splash.make_splash_mha(
-            splash.MultiHeadMask([seen] * heads),
-            head_shards=1,
-            q_seq_shards=spans,
-            block_sizes=blocks,
-            attn_logits_soft_cap=softcap,
-            interpret=platform != "tpu",  # slow, and the same numbers
-        )
 
     def local(kind, kernels, *arrays):
         """On one device: its queries, and the keys of all positions."""
@@ -213,7 +189,9 @@ def _splash(
         return jnp.swapaxes(jax.lax.switch(kind, branches, *major), 1, 2)
 
     def attend(kind, q_BxLxNxH, k_BxMxKxH, v_BxMxKxH):
-        kernels = [kernel(window, q_BxLxNxH.shape[2] // shares) for window in windows]
+        heads = q_BxLxNxH.shape[2] // shares
+        shape = heads, segments_BxL.shape[1], spans
+        kernels = [_splash_kernel(window, *shape, softcap, mesh) for window in windows]
         arrays = q_BxLxNxH, k_BxMxKxH, v_BxMxKxH, segments_BxL, segments_BxL
         if mesh is None:
             return local(kind, kernels, *arrays)
@@ -221,17 +199,46 @@ def _splash(
         rows, whole = P(ROWS, "sequence"), P(ROWS)
         queries, keys = P(ROWS, "sequence", "tensor"), P(ROWS, None, "tensor")
         of_masks = NamedSharding(mesh, P(None, "sequence"))
+        masks = [kernel.manual_sharding_spec(of_masks) for kernel in kernels]
         on_devices = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(
-                P(),
-                [own.manual_sharding_spec(of_masks) for own in kernels],
-                *(queries, keys, keys, rows, whole),
-            ),
+            in_specs=(P(), masks, queries, keys, keys, rows, whole),
             out_specs=queries,
             check_vma=False,  # Pallas kernels do not say along which axes their outputs vary
         )
         return on_devices(kind, kernels, *arrays)
 
     return attend
+
+
+def _splash_kernel(
+    window: int | None,
+    heads: int,
+    length: int,
+    spans: int,
+    softcap: float | None,
+    mesh: Mesh | None,
+):
+    """For one row, in parts of which each is on another device."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    sizes = range(LANES, SPLASH_BLOCK + 1, LANES)
+    block = max(n for n in sizes if (length // spans) % n == 0)
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    seen = splash.LocalMask((length, length), (None if window is None else window - 1, 0), 0)
+    return splash.make_splash_mha(
+        splash.MultiHeadMask([seen] * heads),
+        head_shards=1,
+        q_seq_shards=spans,
+        block_sizes=splash.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
+        attn_logits_soft_cap=softcap,
+        interpret=platform != "tpu",  # slow, and the same numbers
+    )
