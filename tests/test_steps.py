@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from step_runs import EXAMPLES, UNPACKED, B, L, baseline, build, run
+from step_runs import EXAMPLES, UNPACKED, B, L, assert_same_run, baseline, build, run
 from tiny import (
     FLOAT32,
     assert_trees_close,
