@@ -125,11 +125,15 @@ _DEFAULT = {
         "epochs": 3,  # passes over the training set
         "batch_size": 16,  # rows per optimiser step, over all devices
         "microbatches": 1,  # gradient accumulation: the batch is cut into this many parts
+        "baseline": True,  # before the first step, score the base model on the test set
         "log_every": 1,  # steps between lines of metrics.jsonl
+        "validate_every": 0,  # steps between validations; 0 = at epoch ends only
+        "select": "loss",  # what chooses: loss | token_accuracy | a metric of eval.metrics
+        "patience": 0,  # validations in a row without a better one that end the run; 0 = never
         "save_every": 0,  # steps between recovery checkpoints; 0 = at epoch ends only
         "compilation_cache": "~/.cache/gemma-sft/xla",  # directory, also gs://…; "" = none
         "keep_latest": 2,  # newest checkpoints kept, for resuming
-        "keep_best": 1,  # checkpoints kept by lowest validation loss, for use
+        "keep_best": 1,  # checkpoints kept by train.select, for use
     },
     "loss": {
         "chunk": 512,  # trained positions whose logits exist at a time, per device
@@ -141,6 +145,8 @@ _DEFAULT = {
         "top_k": 0,  # 0 = all
         "top_p": 1.0,  # 1 = all
         "max_examples": 0,  # prompts generated from, first ones in file order; 0 = all
+        "during_training": 0,  # prompts of validation answered at each validation; 0 = none
+        "cache": "~/.cache/gemma-sft/eval",  # directory of the base model's scores; "" = none
     },
     "mine": {
         "select": "hardest",  # hardest | band: which training rows make the subset

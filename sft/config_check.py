@@ -38,7 +38,8 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "seed lora.rank data.split.seed data.dedup.responses_per_prompt data.dedup.substring "
     "data.dedup.min_trained data.augment.copies data.workers optim.weight_decay "
-    "optim.clip_norm train.save_every eval.temperature eval.top_k eval.max_examples mesh.slices"
+    "optim.clip_norm train.save_every train.validate_every train.patience eval.temperature "
+    "eval.top_k eval.max_examples eval.during_training mesh.slices"
 ).split()
 _SHARES = (
     "lora.dropout data.max_rejected data.max_over_long data.split.validation data.split.test "
@@ -157,8 +158,27 @@ def _check_together(config: ConfigDict) -> None:
             f"config.data.split: validation {cut.validation} and test {cut.test} leave no row to "
             "train on. Their sum must be below 1."
         )
+    _check_selection(config)
     if not config.mine.low < config.mine.high:
         raise UserError(
             f"config.mine.low = {config.mine.low}: expected below config.mine.high = "
             f"{config.mine.high}."
+        )
+
+
+def _check_selection(config: ConfigDict) -> None:
+    select, always = config.train.select, ["loss", "token_accuracy"]
+    generated = [name.rpartition(":")[2].strip() for name in config.eval.metrics.split(",")]
+    if select in always:
+        return
+    if select not in generated:
+        known = [*always, *generated]
+        raise UserError(
+            f"config.train.select = {select!r}: expected loss, token_accuracy or one of "
+            f"config.eval.metrics = {config.eval.metrics!r}.{nearest(select, known)}"
+        )
+    if not config.eval.during_training:
+        raise UserError(
+            f"config.train.select = {select!r} needs generated answers at each validation: set "
+            "config.eval.during_training to a number of prompts."
         )

@@ -35,6 +35,20 @@ def tokenizer(config: ConfigDict, spec: Spec) -> Tokenizer:
     )
 
 
+def identity(config: ConfigDict) -> list[list]:
+    """What tells these files of the model from others: name, bytes, time of the last change."""
+    from sft.model import weights
+
+    found = []
+    for name in (config.model.weights, config.model.tokenizer):
+        if name:
+            path = weights.resolve(name)
+            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            stats = [(file, file.stat()) for file in files]
+            found += [[str(file), stat.length, stat.mtime] for file, stat in stats]
+    return found
+
+
 def params(config: ConfigDict, spec: Spec, shardings: Tree) -> Tree:
     """The pretrained weights, placed.
 

@@ -174,6 +174,14 @@ def encode(
     )
 
 
+def encode_answers(
+    config: ConfigDict, spec: Spec, tok: Tokenizer, conversations: Sequence[records.Conversation]
+) -> examples.Examples:
+    """With loss on the last answer alone, whatever comes before it."""
+    form = chat_format(config, spec)
+    return examples.encode_all(conversations, tok, form, "last", workers=config.data.workers)
+
+
 def _split(
     config: ConfigDict, name: str, found: records.Records, spec: Spec, tok: Tokenizer
 ) -> Split:

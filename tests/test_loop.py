@@ -12,11 +12,12 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny_run
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tiny import scored
 
 from sft import inputs, sets
 from sft.data import pipeline
 from sft.model import sharding
-from sft.train import loop, optim
+from sft.train import loop, optim, validation
 from sft.train.steps import make_steps
 
 shared, registered = tiny_run.shared, tiny_run.registered
@@ -173,7 +174,7 @@ def test_loss_that_is_not_finite_stops_the_run(shared, tmp_path, capsys):
 def test_validation_that_is_not_finite_stops_the_run(shared, tmp_path, capsys, monkeypatch):
     values = iter([1.0, 2.0, math.nan])
     fake = lambda *_: {"loss": next(values), "token_accuracy": 0.0, "weight": 1.0}  # noqa: E731
-    monkeypatch.setattr(loop, "validate", fake)
+    monkeypatch.setattr(validation, "validate", fake)
     assert shared.main("train", tmp_path) == 2
     assert "step 16: validation loss nan; this step is not saved" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["8"]
@@ -198,7 +199,7 @@ def test_validation_depends_on_neither_batch_size_nor_packing(shared):
 
     def loss(size):
         config = shared.values(eval__batch_size=size, data__pack=False)
-        return loop.validate(config, steps, state.trainable, frozen, found)
+        return validation.validate(config, steps, state.trainable, frozen, found)
 
     at_start = shared.rows("done", "validation")[0]
     for size in (1, 8, 20):
@@ -207,7 +208,7 @@ def test_validation_depends_on_neither_batch_size_nor_packing(shared):
     sizes = {"max_length": 64, "batch_size": 8, "epochs": 1, "seed": 0, "packed": True}
     rows = pipeline.plan_training(found.lengths, **sizes).rows
     batch = pipeline.make_batch([[found[i] for i in row] for row in rows], 64)
-    packed = steps.evaluate(state.trainable, frozen, loop.place(batch, steps))
+    packed = scored(steps, state.trainable, frozen, validation.place(batch, steps))
     assert float(packed["loss"].mean()) == pytest.approx(at_start["loss"], rel=1e-6)
 
 

@@ -11,7 +11,7 @@ from sft import cli, inputs, sets
 from sft.config_check import validate
 from sft.data.records import Conversation, Turn
 from sft.eval import arms, mine
-from sft.train import loop
+from sft.train import validation
 
 shared, registered = tiny_run.shared, tiny_run.registered
 
@@ -64,7 +64,7 @@ def test_every_row_has_its_own_loss(mined, base):
     assert list(rows) != [c.source for c in split.conversations]
     lengths = split.examples.lengths
     for i in (int(np.argmin(lengths)), int(np.argmax(lengths)), 0, 50, len(lengths) - 1):
-        alone = loop.validate(
+        alone = validation.validate(
             config, model.steps, model.trainable, model.frozen, split.examples.select([i])
         )
         row = rows[split.conversations[i].source]
@@ -75,7 +75,7 @@ def test_every_row_has_its_own_loss(mined, base):
 
 def test_the_whole_is_what_validation_gives(mined, base):
     config, split, model = base
-    whole = loop.validate(config, model.steps, model.trainable, model.frozen, split.examples)
+    whole = validation.validate(config, model.steps, model.trainable, model.frozen, split.examples)
     found = summary(mined)["all"]
     assert found["count"] == tiny_run.SIZES["train"]
     assert found["loss"] == pytest.approx(whole["loss"], rel=1e-6)

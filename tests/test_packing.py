@@ -18,6 +18,7 @@ from tiny import (
     make_config,
     make_examples,
     make_params,
+    scored,
 )
 
 from sft.data import pipeline
@@ -86,7 +87,7 @@ def test_loss_and_gradient_do_not_depend_on_packing(family, rank):
 def test_evaluation_does_not_depend_on_packing():
     steps, state, frozen = build("gemma3", 3)
     ours, theirs = (
-        steps.evaluate(state.trainable, frozen, jax.tree.map(jnp.asarray, batch(packed)))
+        scored(steps, state.trainable, frozen, jax.tree.map(jnp.asarray, batch(packed)))
         for packed in (True, False)
     )
     np.testing.assert_allclose(ours["loss"].mean(), theirs["loss"].mean(), rtol=1e-5)

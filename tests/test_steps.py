@@ -16,6 +16,7 @@ from tiny import (
     device_batch,
     make_adapters,
     make_params,
+    scored,
 )
 
 from sft.model import decoder, lora, specs
@@ -110,7 +111,7 @@ def test_dropout_depends_on_seed_and_step_only_and_is_off_in_evaluation():
     assert losses(seed=1)[0] != first[0]
     steps, params = build(**changes)
     plain, _ = build()
-    ours, theirs = (s.evaluate(adapters, params, UNPACKED[0]) for s in (steps, plain))
+    ours, theirs = (scored(s, adapters, params, UNPACKED[0]) for s in (steps, plain))
     assert float(ours["loss"].total) == float(theirs["loss"].total) not in first
 
 
@@ -147,32 +148,17 @@ def test_one_compilation_and_the_state_stays_in_its_place():
     assert steps.train._cache_size() == 1
 
 
-def test_evaluation_is_the_sum_over_smaller_batches():
-    steps, params = build()
-    adapters = make_adapters(specs.tiny("gemma3"), rank=2)
-    whole = steps.evaluate(adapters, params, UNPACKED[0])
-    parts = [
-        steps.evaluate(adapters, params, jax.tree.map(lambda x, i=i: x[i : i + 4], UNPACKED[0]))
-        for i in (0, 4)
-    ]
-    for name in ("loss", "correct"):
-        assert_trees_close(parts[0][name] + parts[1][name], whole[name])
-    np.testing.assert_allclose(
-        whole["loss"].mean(), plain_loss(adapters, params, UNPACKED[0]), rtol=1e-5
-    )
-
-
 @pytest.mark.parametrize("family", ["gemma2", "gemma3"])
 @pytest.mark.parametrize(
     "mesh", [(1, 1, 1, 1), pytest.param((4, 2, 1, 1), marks=pytest.mark.slow), (1, 2, 2, 2)]
 )
-def test_rows_scored_one_by_one_add_up_to_the_evaluation(family, mesh):
+def test_rows_scored_one_by_one_add_up_to_the_loss_that_is_trained(family, mesh):
     steps, params = build(mesh=mesh, family=family)
     adapters = make_adapters(specs.tiny(family), rank=2)
     empty = [[]]  # rows that fill a last batch
     batch = device_batch([[e] for e in EXAMPLES[: B - 1]] + empty, L)
-    batch = jax.device_put(batch, steps.batch_sharding)
-    whole, rows = steps.evaluate(adapters, params, batch), steps.score(adapters, params, batch)
+    rows = steps.score(adapters, params, jax.device_put(batch, steps.batch_sharding))
+    whole = run([batch], adapters, mesh=mesh, family=family)[1][0]
     trained = [e.is_target[1:].sum() for e in EXAMPLES[: B - 1]]
     assert max(trained) > 5 > min(trained)
     np.testing.assert_array_equal(rows["loss"].weight, [*trained, 0])
@@ -180,8 +166,11 @@ def test_rows_scored_one_by_one_add_up_to_the_evaluation(family, mesh):
         total = np.sum(np.asarray(rows[name].total, np.float64))
         np.testing.assert_allclose(total, whole[name].total, rtol=1e-6)
         assert rows[name].total[-1] == 0
+    if family == "gemma3":
+        mean = scored(steps, adapters, params, batch)["loss"].mean()
+        np.testing.assert_allclose(mean, plain_loss(adapters, params, batch), rtol=1e-5)
     one = device_batch([[EXAMPLES[2]]] + empty * (B - 1), L)
-    alone = steps.evaluate(adapters, params, one)["loss"]
+    alone = scored(steps, adapters, params, one)["loss"]
     np.testing.assert_allclose(rows["loss"].total[2], alone.total, rtol=1e-5)
 
 

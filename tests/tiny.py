@@ -95,3 +95,8 @@ def assert_trees_close(ours, theirs, rtol=1e-5, atol=1e-6):
             atol=atol,
             err_msg=jax.tree_util.keystr(path),
         )
+
+
+def scored(steps, trainable, frozen, batch):
+    """``loss`` and ``correct`` of all rows of a batch together."""
+    return jax.tree.map(jnp.sum, steps.score(trainable, frozen, batch))

@@ -66,9 +66,11 @@ VALUES = {
     "optim.learning_rate": 2e-2,
     "train.epochs": 3,
     "train.batch_size": 8,
+    "train.baseline": False,
     "train.compilation_cache": "",
     "eval.batch_size": 8,
     "eval.max_new_tokens": 3,
+    "eval.cache": "",
 }
 
 

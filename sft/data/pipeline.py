@@ -149,6 +149,11 @@ def check_eval_lengths(examples: Sequence[Example], max_length: int) -> None:
         )
 
 
+def eval_order(examples: Sequence[Example]) -> np.ndarray:
+    """The order in which ``eval_batches`` takes them, the longest first: int64 ``[n]``."""
+    return np.argsort([-len(example.tokens) for example in examples], kind="stable")
+
+
 def eval_batches(
     examples: Sequence[Example],
     *,
@@ -168,7 +173,7 @@ def eval_batches(
       UserError: an example is longer than ``max_length``: cutting it would change the number.
     """
     check_eval_lengths(examples, max_length)
-    order = np.argsort([-len(example.tokens) for example in examples], kind="stable")
+    order = eval_order(examples)
     for start in range(0, len(order), batch_size):
         rows = [[examples[i]] for i in order[start : start + batch_size]]
         length = -(-(len(rows[0][0].tokens) - 1) // bucket) * bucket

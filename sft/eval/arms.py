@@ -1,5 +1,6 @@
 """Arms: the models of a run that can be evaluated, the base model and its checkpoints."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -14,6 +15,17 @@ from sft.model import sharding, specs
 from sft.train import optim, startup
 from sft.train.checkpoint import Checkpoints
 from sft.train.steps import make_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """Its name in file names, and the step of its checkpoint; ``None`` = the base model."""
+
+    name: str
+    step: int | None
+
+
+BASE = Arm("base", None)
 
 
 def which(path: Path, config: ConfigDict, checkpoint: str) -> tuple[str, int | None]:

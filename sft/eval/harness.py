@@ -5,20 +5,24 @@ import json
 import resource
 import time
 import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from sft import sets
+from sft.data.conversation import Conversation
 from sft.data.tokenizer import Tokenizer
-from sft.eval import stats
+from sft.eval import metrics, scores, stats
 from sft.model import generate
 from sft.model.specs import Spec
-from sft.train import log, loop
+from sft.train import log, validation
 from sft.train.steps import Steps
 from sft.types import Tree
 from sft.workdir import write_text
+
+Shots = Callable[[Conversation], Conversation]  # with examples in front of the prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +73,39 @@ def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def score(model: Model, config: ConfigDict, split: sets.Split) -> tuple[dict[str, Any], list[dict]]:
-    """The numbers of one set, and one row per prediction."""
+def score(
+    model: Model, config: ConfigDict, split: sets.Split, shots: Shots | None = None
+) -> tuple[dict[str, Any], list[dict]]:
+    """The numbers of one set, and one row per prediction.
+
+    Args:
+      shots: puts examples in front of each prompt; ``None`` = as it is.
+
+    Raises:
+      UserError: a metric that does not suit the expected answers, before anything is generated.
+    """
     begun = time.perf_counter()
     count = config.eval.max_examples or len(split.conversations)
     conversations = split.conversations[:count]
-    prompts = sets.prompts(config, model.spec, model.tokenizer, conversations)
+    for name, metric in metrics.of(config).items():
+        del metric
+        metrics.check(config, name, conversations)
+    # The loss is that of the whole set, whatever part of it is answered.
+    examples, asked, longest = split.examples, conversations, None
+    if shots:
+        asked = [shots(conversation) for conversation in conversations]
+        examples = sets.encode_answers(config, model.spec, model.tokenizer, asked)
+        longest = int(examples.lengths.max())
+    scored = validation.by_example(
+        config,
+        model.steps,
+        model.trainable,
+        model.frozen,
+        examples,
+        max_length=longest,
+        what="loss",
+    )
+    prompts = sets.prompts(config, model.spec, model.tokenizer, asked)
     rows: list[dict[str, Any]] = [
         {
             "source": conversation.source,
@@ -82,13 +113,18 @@ def score(model: Model, config: ConfigDict, split: sets.Split) -> tuple[dict[str
             "expected": conversation.turns[-1].text,
             "predicted": predicted,
             "correct": exact_match(predicted, conversation.turns[-1].text),
+            "nll": float(scored.nll[i]),
+            "right_tokens": int(scored.correct[i]),
+            "trained": int(scored.trained[i]),
         }
-        for conversation, predicted in zip(
-            conversations, answer(model, config, prompts), strict=True
+        for i, (conversation, predicted) in enumerate(
+            zip(conversations, answer(model, config, prompts), strict=True)
         )
     ]
-    values = loop.validate(config, model.steps, model.trainable, model.frozen, split.examples)
+    of_rows = scores.by_row(config, rows)
+    rows = [row | {"scores": own} for row, own in zip(rows, of_rows, strict=True)]
     correct = sum(row["correct"] for row in rows)
+    values = validation.summary(scored)
     result = {
         "count": len(rows),
         "correct": correct,
@@ -96,10 +132,24 @@ def score(model: Model, config: ConfigDict, split: sets.Split) -> tuple[dict[str
         "exact_match_interval": list(stats.wilson(correct, len(rows))),
         "loss": values["loss"],
         "token_accuracy": values["token_accuracy"],
+        "metrics": scores.summary(config, rows),
         "seconds": time.perf_counter() - begun,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     return result, rows
+
+
+def generated(
+    model: Model, config: ConfigDict, conversations: Sequence[Conversation]
+) -> dict[str, float]:
+    """The metrics of answers to these prompts alone: no loss, no intervals."""
+    prompts = sets.prompts(config, model.spec, model.tokenizer, conversations)
+    predicted = answer(model, config, prompts)
+    expected = [conversation.turns[-1].text for conversation in conversations]
+    return {
+        name: float(metric.value(metric.statistics(predicted, expected).sum(axis=0)))
+        for name, metric in metrics.of(config).items()
+    }
 
 
 def write_predictions(path: Path, rows: list[dict]) -> None:

@@ -1,16 +1,16 @@
 """``sft eval``: the base model, or a checkpoint of a run, on every file of the test set."""
 
-import hashlib
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import config as configs
 from sft import hosts, inputs, sets
 from sft import workdir as workdirs
-from sft.eval import arms, harness
+from sft.data.tokenizer import Tokenizer
+from sft.eval import arms, harness, results, shots
+from sft.eval.arms import BASE, Arm
 from sft.model import specs
 
 
@@ -32,55 +32,45 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | 
 def _evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | None:
     hosts.compare("versions and configuration", workdirs.facts(config))
     path = workdirs.prepare(config, workdir)
-    arm, step = arms.which(path, config, checkpoint)
+    name, step = arms.which(path, config, checkpoint)
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)
     splits = sets.tests(config, spec, tok)
     hosts.compare("data", {f"rows of {name}": split.content for name, split in splits.items()})
     if hosts.is_first():
         sets.write_report(path, sets.told_apart(splits))
-    wanted = {name: _fingerprint(config, arm, step, split) for name, split in splits.items()}
-    stored = {name: _stored(path, arm, name, wanted[name]) for name in splits}
-    results = {name: result for name, result in stored.items() if result is not None}
-    todo = [name for name in splits if name not in results]
-    hosts.compare("results", {"sets to evaluate": todo})
-    model = arms.load(config, workdir, step, tok) if todo else None
-    for name in todo:
-        assert model is not None
-        numbers, rows = harness.score(model, config, splits[name])
-        result = {
-            "arm": arm,
-            "set": name,
-            "data": ", ".join(splits[name].files),
-            "checkpoint": "base" if step is None else f"checkpoints/{step}",
-            **numbers,
-            "fingerprint": wanted[name],
-        }
-        results[name] = result
-        if hosts.is_first():
-            harness.write_predictions(path / "eval" / f"{arm}.{name}.predictions.jsonl", rows)
-            workdirs.write_json(path / "eval" / f"{arm}.{name}.json", result)
-    if not hosts.is_first():
-        return None
-    for label, result in results.items():
-        low, high = result["exact_match_interval"]
-        print(
-            f"{arm} on {label}: exact match {result['exact_match']:.3f} "
-            f"[{low:.3f}, {high:.3f}] ({result['correct']}/{result['count']}), "
-            f"loss {result['loss']:.4f}, token accuracy {result['token_accuracy']:.4f}"
-        )
-    return results
+    found: list[harness.Model] = []
+
+    def model() -> harness.Model:
+        """Loaded once, whatever is asked of it."""
+        if not found:
+            found.append(arms.load(config, workdir, step, tok))
+        return found[0]
+
+    if step is None:
+        evaluated = baselines(config, path, spec, tok, splits, model)
+    else:
+        evaluated = results.of_arm(config, path, Arm(name, step), splits, None, model)
+    return evaluated if hosts.is_first() else None
 
 
-def _fingerprint(config: ConfigDict, arm: str, step: int | None, split: sets.Split) -> str:
-    """Of everything that could change the numbers."""
-    text = json.dumps([configs.fingerprint(config), arm, step, split.content])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def baselines(
+    config: ConfigDict,
+    path: Path,
+    spec: specs.Spec,
+    tok: Tokenizer,
+    splits: dict[str, sets.Split],
+    model: Callable[[], harness.Model],
+) -> dict[str, Any]:
+    """Scores the base model as it is, and with ``config.eval.shots`` examples in its prompts.
 
-
-def _stored(path: Path, arm: str, name: str, fingerprint: str) -> dict | None:
-    stored = path / "eval" / f"{arm}.{name}.json"
-    if not stored.exists():
-        return None
-    result = workdirs.read_json(stored)
-    return result if result.get("fingerprint") == fingerprint else None
+    Returns:
+      ``{set: result}``, zero-shot; those with examples under ``<set>, <k> shots``.
+    """
+    evaluated = dict(results.of_arm(config, path, BASE, splits, None, model))
+    if config.eval.shots:
+        arm = Arm(f"base.{config.eval.shots}shot", None)
+        add = shots.from_training(config, spec, tok, splits)
+        more = results.of_arm(config, path, arm, splits, add, model)
+        evaluated |= {f"{name}, {config.eval.shots} shots": more[name] for name in more}
+    return evaluated

@@ -6,25 +6,21 @@ such examples into evaluation, to see whether what was learnt carries over.
 
 import hashlib
 import json
-import math
 import shlex
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sft import config as configs
 from sft import inputs, sets, training_set
 from sft import workdir as workdirs
-from sft.data import examples as examples_lib
-from sft.data import pipeline, records
+from sft.data import records
 from sft.errors import UserError
 from sft.eval import arms, harness, subset
-from sft.model import sharding, specs
-from sft.train import log, loop
+from sft.model import specs
+from sft.train import validation
 
 _SELECTION = ("select", "share", "low", "high", "per_category", "evaluate")  # change no score
 
@@ -92,7 +88,16 @@ def score(model: harness.Model, config: ConfigDict, split: sets.Split) -> list[d
     Raises:
       UserError: the loss of a row is not finite; names the row.
     """
-    loss, accuracy = _by_row(model, config, split.examples)
+    scored = validation.by_example(
+        config,
+        model.steps,
+        model.trainable,
+        model.frozen,
+        split.examples,
+        max_length=config.data.max_length,
+        what="score",
+    )
+    loss, accuracy = ((x / scored.trained).tolist() for x in (scored.nll, scored.correct))
     rows = [
         _about(conversation)
         | {"loss": loss[i], "token_accuracy": accuracy[i], "trained_tokens": int(trained)}
@@ -117,36 +122,6 @@ def score(model: harness.Model, config: ConfigDict, split: sets.Split) -> list[d
 
 def _about(row: records.Conversation) -> dict[str, Any]:
     return {key: getattr(row, key) for key in ("source", "origin", "group", "category")}
-
-
-def _by_row(
-    model: harness.Model, config: ConfigDict, examples: examples_lib.Examples
-) -> tuple[list[float], list[float]]:
-    """Loss and token accuracy of each example, unpacked, exactly."""
-    steps = model.steps
-    mesh = steps.batch_sharding.mesh
-    assert isinstance(mesh, Mesh)
-    groups = sharding.groups(mesh)
-    # Batches go from the longest to the shortest by a stable sort, which leaves this order alone.
-    order = np.argsort(-examples.lengths, kind="stable")
-    bar = log.progress(len(examples), "score", "row")
-    parts = []
-    for batch in pipeline.eval_batches(
-        examples.select(order),
-        batch_size=-(-config.eval.batch_size // groups) * groups,
-        max_length=config.data.max_length,
-        bucket=math.lcm(pipeline.BUCKET, steps.row_multiple),
-    ):
-        sums = steps.score(model.trainable, model.frozen, loop.place(batch, steps))
-        parts.append(jax.device_get(sums))
-        bar.update(int(np.sum(batch.segments_BxL[:, 0] > 0)))
-    bar.close()
-    # Empty rows fill the last batch only, behind the others.
-    sums = jax.tree.map(lambda *x: np.concatenate(x).astype(np.float64)[: len(order)], *parts)
-    assert np.array_equal(sums["loss"].weight, examples.trained[order])
-    means = np.empty((2, len(order)))
-    means[:, order] = [sums[name].total / sums[name].weight for name in ("loss", "correct")]
-    return means[0].tolist(), means[1].tolist()
 
 
 def _fingerprint(config: ConfigDict, arm: str, step: int | None, split: sets.Split) -> str:

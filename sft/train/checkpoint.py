@@ -1,7 +1,7 @@
 """Checkpoints: Orbax, asynchronous, of the train state only (never the frozen weights).
 
 One directory holds them all, ``checkpoints/<step>``. What is kept is the union of two rules: the
-newest ``keep_latest``, for resuming, and the ``keep_best`` of lowest validation loss, for use. So
+newest ``keep_latest``, for resuming, and the ``keep_best`` that validation ranks first, for use. So
 an overfitting run can always be resumed, and its best epoch is never lost.
 """
 
@@ -57,12 +57,13 @@ class Checkpoints:
         """All complete steps, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: TrainState, position: dict[str, Any], loss: float | None):
+    def save(self, step: int, state: TrainState, position: dict[str, Any], rank: float | None):
         """Starts writing; returns when the state may be changed again.
 
         Args:
           position: where the data stands: JSON values.
-          loss: validation loss at this very step, or ``None`` for a recovery checkpoint.
+          rank: of the validation at this very step, lower is better (``selection.Rule.rank``);
+            ``None`` for a recovery checkpoint.
 
         Raises:
           UserError: the disk is full. What was saved before is intact.
@@ -73,7 +74,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
                 ),
-                metrics=None if loss is None else {"loss": loss, "step": step},
+                metrics=None if rank is None else {"rank": rank, "step": step},
                 force=True,
             )
 
@@ -117,7 +118,7 @@ class Checkpoints:
 
 
 def _rank(metrics: dict[str, float]) -> Any:
-    return metrics["loss"], metrics["step"]
+    return metrics["rank"], metrics["step"]
 
 
 @contextlib.contextmanager

@@ -1,17 +1,24 @@
 """``sft train``: from a configuration to checkpoints and a chosen epoch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from sft import hosts, inputs, lock, sets, training_set
 from sft import workdir as workdirs
 from sft.data import pipeline
+from sft.data.tokenizer import Tokenizer
+from sft.eval import harness, metrics
+from sft.eval import main as evaluation
 from sft.model import flops, sharding, specs
 from sft.train import loop, optim, selection, startup
-from sft.train.steps import make_steps
+from sft.train.selection import Rule
+from sft.train.steps import Steps, make_steps
+from sft.types import Tree
 
 
 def main(config: ConfigDict, workdir: str, trace: bool = False) -> dict[str, Any] | None:
@@ -35,8 +42,9 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
     hosts.compare("versions and configuration", workdirs.facts(config))
     spec = specs.get(config.model.name)
     path = workdirs.prepare(config, workdir)
+    rule = _rule(config)
     if (path / "DONE").exists():
-        return _chosen(path, "already trained.")
+        return _chosen(path, rule, said="already trained.")
     local = jax.local_devices()
     hosts.compare("devices", {"local devices": [len(local), local[0].device_kind]})
     startup.use_cache(config.train.compilation_cache)
@@ -46,7 +54,9 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     if hosts.is_first():
         workdirs.write_environment(path, [str(d) for d in mesh.devices.flat])
-    splits = _read(config, spec, path)
+    with hosts.in_turn("tokenizer"):
+        tok = inputs.tokenizer(config, spec)
+    splits = _read(config, spec, tok, path)
     origins, weights = sets.weights(splits["train"])
     plan = pipeline.plan_training(
         splits["train"].examples.lengths,
@@ -68,17 +78,57 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         splits["train"].examples,
         splits["validation"].examples,
         plan,
+        rule,
         flops_per_step=_flops(config, spec, splits["train"], plan),
+        at_start=_baseline(config, path, spec, tok, steps),
+        generated=_generated(config, spec, tok, steps, splits["validation"]),
     )
     loop.run(config, workdir, task, steps, params, trace=trace)
-    return _chosen(path)
+    return _chosen(path, rule, plan.epoch_ends[-1])
 
 
-def _read(config: ConfigDict, spec: specs.Spec, path: Path) -> dict[str, sets.Split]:
+def _rule(config: ConfigDict) -> Rule:
+    select = config.train.select
+    return selection.RULES.get(select) or Rule(select, metrics.of(config)[select].better)
+
+
+def _baseline(
+    config: ConfigDict, path: Path, spec: specs.Spec, tok: Tokenizer, steps: Steps
+) -> Callable[[Tree, Tree], None]:
+    """What scores the model on the test set, as long as nothing has been tuned."""
+    if not config.train.baseline or not (config.data.test or config.data.split.test):
+        return lambda trainable, frozen: None
+    splits = sets.tests(config, spec, tok)  # now, so that bad test data stop no run halfway
+
+    def score(trainable: Tree, frozen: Tree) -> None:
+        model = harness.Model(spec, steps, tok, trainable, frozen)
+        evaluation.baselines(config, path, spec, tok, splits, lambda: model)
+
+    return score
+
+
+def _generated(
+    config: ConfigDict, spec: specs.Spec, tok: Tokenizer, steps: Steps, split: sets.Split
+) -> Callable[[Tree, Tree], dict[str, float]]:
+    """What answers the same prompts of the validation set each time, drawn by seed."""
+    rows, count = split.conversations, min(config.eval.during_training, len(split.conversations))
+    drawn = np.random.default_rng(config.seed).choice(len(rows), count, replace=False)
+    chosen = [rows[i] for i in sorted(drawn)]
+
+    def score(trainable: Tree, frozen: Tree) -> dict[str, float]:
+        if not chosen:
+            return {}
+        return harness.generated(harness.Model(spec, steps, tok, trainable, frozen), config, chosen)
+
+    return score
+
+
+def _read(
+    config: ConfigDict, spec: specs.Spec, tok: Tokenizer, path: Path
+) -> dict[str, sets.Split]:
     """Training and validation set. The first host makes the plan that the others then find."""
     training_set.required(config, ("train", "validation"))
     with hosts.in_turn("data"):
-        tok = inputs.tokenizer(config, spec)
         found = training_set.everything(config, spec, tok, path / "data")
         splits = {name: found[name] for name in ("train", "validation")}
         training_set.gate(config, splits["train"])
@@ -88,12 +138,18 @@ def _read(config: ConfigDict, spec: specs.Spec, path: Path) -> dict[str, sets.Sp
     return splits
 
 
-def _chosen(path: Path, said: str = "") -> dict[str, Any] | None:
+def _chosen(
+    path: Path, rule: Rule, planned: int | None = None, said: str = ""
+) -> dict[str, Any] | None:
     """Chooses the epoch and ends the run; the first host does, and the others wait for it."""
     chosen = None
     with hosts.in_turn("end"):
         if hosts.is_first():
-            chosen = selection.choose(path)
+            stored = path / "selection.json"
+            if said and stored.exists():
+                chosen = workdirs.read_json(stored)
+            else:
+                chosen = selection.choose(path, rule, planned)
             if not (path / "DONE").exists():
                 (path / "DONE").touch()
             print(f"{path}: {said or f'epoch {chosen["epoch"]} chosen ({chosen["why"]}).'}")

@@ -1,4 +1,4 @@
-"""The compiled functions of a run: init, train, evaluate. No devices are looked for, no files read.
+"""The compiled functions of a run: init, train, score. No devices are looked for, no files read.
 
 The loop calls them with real devices, the tests with fake ones, a planner with abstract arrays.
 """
@@ -29,8 +29,8 @@ class Steps:
         float32 trainables, ``frozen`` is empty, and ``params`` is donated.
       train: ``(state, frozen, batch) -> (state, metrics)``; donates ``state``. Metrics: ``loss``
         and ``correct`` as ``Sums``, ``grad_norm`` before clipping.
-      evaluate: ``(trainable, frozen, batch) -> {"loss": Sums, "correct": Sums}``.
-      score: the same for every row by itself: the fields of the ``Sums`` are ``[B]``.
+      score: ``(trainable, frozen, batch) -> {"loss": Sums, "correct": Sums}``, every row by itself:
+        the fields of the ``Sums`` are ``[B]``.
       model: ``(trainable, frozen) -> (params, adapters)``, the trees of ``decoder.forward``.
       options: of ``decoder.forward``.
       row_multiple: what the length of rows must be a multiple of.
@@ -41,7 +41,6 @@ class Steps:
 
     init: Callable
     train: Callable
-    evaluate: Callable
     score: Callable
     model: Callable
     options: decoder.Options
@@ -96,11 +95,6 @@ def make_steps(
             in_shardings=(state_sharding, frozen_sharding, batch_sharding),
             out_shardings=(state_sharding, everywhere),
             donate_argnums=0,
-        ),
-        evaluate=jax.jit(
-            functools.partial(_evaluate, recipe),
-            in_shardings=(state_sharding.trainable, frozen_sharding, batch_sharding),
-            out_shardings=everywhere,
         ),
         score=jax.jit(
             functools.partial(_score, recipe),
@@ -225,10 +219,6 @@ def _train(recipe: _Recipe, state: TrainState, frozen: Tree, batch: Batch):
         rng=state.rng,
     )
     return new, {**metrics, "grad_norm": optax.tree.norm(gradient)}
-
-
-def _evaluate(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
-    return _sums(recipe, trainable, frozen, batch, None)[1]
 
 
 def _score(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
