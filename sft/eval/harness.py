@@ -4,7 +4,6 @@ import dataclasses
 import json
 import resource
 import time
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from sft import sets
 from sft.data.tokenizer import Tokenizer
 from sft.eval import stats
+from sft.eval.metrics.match import is_exact as exact_match
 from sft.model import generate
 from sft.model.specs import Spec
 from sft.train import log, loop
@@ -58,15 +58,6 @@ def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
     bar.close()
     # The embedding table may have rows beyond the last piece; a poor model can choose one.
     return [tok.decode(i for i in row if i < tok.vocab_size) for row in ids]
-
-
-def exact_match(predicted: str, expected: str) -> bool:
-    """Equal after NFC and without surrounding white space."""
-    return _normal(predicted) == _normal(expected)
-
-
-def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def score(model: Model, config: ConfigDict, split: sets.Split) -> tuple[dict[str, Any], list[dict]]:

@@ -5,6 +5,7 @@ words, and Japanese has none, so that its score is 0 whatever the prediction. SQ
 makes one word of a Japanese sentence. Here the language decides.
 """
 
+import functools
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ _SCRIPT = {
     "HIRAGANA": "ja",
     "KATAKANA": "ja",
     "CJK": "zh",
+    "IDEOGRAPHIC": "zh",
     "HANGUL": "ko",
     "THAI": "th",
     "LAO": "lo",
@@ -90,9 +92,11 @@ def bleu_tokenizer(language: str):
         ) from None
 
 
+@functools.cache
 def _language(char: str) -> str:
-    name = unicodedata.name(unicodedata.normalize("NFKC", char)[0], "").split(" ")[0].split("-")[0]
-    return _SCRIPT.get(name, "other")
+    """Of a letter, told by its script."""
+    name = unicodedata.name(unicodedata.normalize("NFKC", char)[0], "").replace("-", " ")
+    return _SCRIPT.get(name.split(" ")[0], "other")
 
 
 def _fold(text: str) -> str:
@@ -105,16 +109,14 @@ def _runs(text: str) -> list[str]:
 
 
 def _apart(text: str) -> list[str]:
-    """As ``_runs``, with every character of an unspaced script a word."""
-    if text.isascii():
-        return _runs(text)
+    """As ``_runs``, and every letter of an unspaced script with its marks is a word."""
     parts = []
+    alone = False  # the last letter stands for itself
     for char in text:
-        kind = unicodedata.category(char)[0]
-        if kind not in "LMN":
+        is_mark = unicodedata.category(char).startswith("M")
+        starts_alone = unicodedata.category(char)[0] == "L" and _language(char) in _UNSPACED
+        if not is_mark and (alone or starts_alone):
             parts.append(" ")
-        elif kind == "L" and _language(char) in _UNSPACED:
-            parts += [" ", char]
-        else:
-            parts.append(char)
-    return "".join(parts).split()
+        alone = starts_alone or (alone and is_mark)
+        parts.append(char)
+    return _runs("".join(parts))
