@@ -145,6 +145,11 @@ _DEFAULT = {
         "top_k": 0,  # 0 = all
         "top_p": 1.0,  # 1 = all
         "max_examples": 0,  # prompts generated from, first ones in file order; 0 = all
+        "metrics": "exact_match",  # names of sft/eval/metrics or FILE.py:NAME, joined by commas
+        "language": "",  # of the answers: en | ja | zh | ko | th | …; other = spaced; "" = by script
+        "pattern": "",  # regex_match: what to find; its first group, if any, is what is compared
+        "tolerance": 0.0,  # numeric_match: allowed difference, as a share of the expected number
+        "resamples": 2000,  # of the rows, for intervals and paired tests
         "during_training": 0,  # prompts of validation answered at each validation; 0 = none
         "cache": "~/.cache/gemma-sft/eval",  # directory of the base model's scores; "" = none
     },

@@ -24,6 +24,7 @@ _CHOICES = {
     "data.eval_on": ("all", "last"),
     "data.over_long": ("error", "drop", "truncate_prompt_left", "truncate_response"),
     "optim.schedule": ("constant", "linear", "cosine"),
+    "eval.language": ("", "en", "ja", "zh", "ko", "th", "lo", "km", "my", "other"),
     "mine.select": ("hardest", "band"),
     "mesh.platform": ("", "cpu", "gpu", "tpu"),
 }
@@ -39,7 +40,7 @@ _NOT_NEGATIVE = (
     "seed lora.rank data.split.seed data.dedup.responses_per_prompt data.dedup.substring "
     "data.dedup.min_trained data.augment.copies data.workers optim.weight_decay "
     "optim.clip_norm train.save_every train.validate_every train.patience eval.temperature "
-    "eval.top_k eval.max_examples eval.during_training mesh.slices"
+    "eval.top_k eval.max_examples eval.tolerance eval.during_training mesh.slices"
 ).split()
 _SHARES = (
     "lora.dropout data.max_rejected data.max_over_long data.split.validation data.split.test "
@@ -48,6 +49,12 @@ _SHARES = (
     "optim.warmup optim.final_scale optim.b1 optim.b2 eval.top_p mine.share mine.low mine.high "
     "mine.evaluate"
 ).split()
+METRICS = (
+    "exact_match exact_match_normalised accuracy macro_f1 micro_f1 token_f1 bleu chrf "
+    "rouge1 rouge2 rougeL json_valid json_fields regex_match numeric_match"
+).split()
+_TAKEN = (*METRICS, "loss", "perplexity", "token_accuracy")  # names of results
+_FEWEST = 100  # resamples: below, the ends of an interval are those of a few draws
 _REPAIRS = ("leading_model", "trailing_user")
 
 
@@ -118,7 +125,7 @@ def _check_range(key: str, value: Any) -> None:
         raise UserError(f"config.{key} = {value!r}: expected 0 or more.")
     if name in _SHARES and not 0 <= value <= 1:
         raise UserError(f"config.{key} = {value!r}: expected a number from 0 to 1.")
-    if name in ("lora.targets", "data.reading.group_regex"):
+    if name in ("lora.targets", "data.reading.group_regex", "eval.pattern"):
         try:
             re.compile(value)
         except re.error as error:
@@ -146,6 +153,7 @@ def _check_together(config: ConfigDict) -> None:
             f"config.train.batch_size = {config.train.batch_size} is not divisible by "
             f"config.train.microbatches = {config.train.microbatches}."
         )
+    _check_metrics(config)
     cut = config.data.split
     for name in ("validation", "test"):
         if cut[name] and config.data[name]:
@@ -181,4 +189,33 @@ def _check_selection(config: ConfigDict) -> None:
         raise UserError(
             f"config.train.select = {select!r} needs generated answers at each validation: set "
             "config.eval.during_training to a number of prompts."
+        )
+
+
+def _check_metrics(config: ConfigDict) -> None:
+    """Names of metrics, and what they need; ``FILE.py:NAME`` is a metric of the user's own."""
+    given = config.eval.metrics
+    entries = [entry.strip() for entry in given.split(",")]
+    names = []
+    for entry in entries:
+        file, colon, name = entry.rpartition(":")
+        if entry not in METRICS and not (file.endswith(".py") and name.isidentifier()):
+            hint = "" if colon else nearest(entry, METRICS)
+            raise UserError(
+                f"config.eval.metrics = {given!r}: {entry!r} is neither FILE.py:NAME nor one of "
+                f"{', '.join(METRICS)}.{hint}"
+            )
+        if name in names or (colon and name in _TAKEN):
+            raise UserError(
+                f"config.eval.metrics = {given!r}: two results would be called {name!r}. Leave one "
+                "out, or rename your own."
+            )
+        names.append(name)
+    if "regex_match" in names and not config.eval.pattern:
+        raise UserError(
+            "config.eval.metrics: regex_match needs config.eval.pattern, a regular expression."
+        )
+    if config.eval.resamples < _FEWEST:
+        raise UserError(
+            f"config.eval.resamples = {config.eval.resamples}: expected {_FEWEST} or more."
         )

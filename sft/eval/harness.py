@@ -4,7 +4,6 @@ import dataclasses
 import json
 import resource
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from sft import sets
 from sft.data.conversation import Conversation
 from sft.data.tokenizer import Tokenizer
 from sft.eval import metrics, scores, stats
+from sft.eval.metrics.match import is_exact as exact_match
 from sft.model import generate
 from sft.model.specs import Spec
 from sft.train import log, validation
@@ -64,15 +64,6 @@ def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
     return [tok.decode(i for i in row if i < tok.vocab_size) for row in ids]
 
 
-def exact_match(predicted: str, expected: str) -> bool:
-    """Equal after NFC and without surrounding white space."""
-    return _normal(predicted) == _normal(expected)
-
-
-def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
-
-
 def score(
     model: Model, config: ConfigDict, split: sets.Split, shots: Shots | None = None
 ) -> tuple[dict[str, Any], list[dict]]:
@@ -87,9 +78,9 @@ def score(
     begun = time.perf_counter()
     count = config.eval.max_examples or len(split.conversations)
     conversations = split.conversations[:count]
-    for name, metric in metrics.of(config).items():
-        del metric
-        metrics.check(config, name, conversations)
+    expected = [conversation.turns[-1].text for conversation in conversations]
+    label, sources = ", ".join(split.files), [conversation.source for conversation in conversations]
+    metrics.check(metrics.of(config, expected), label, expected, sources)
     # The loss is that of the whole set, whatever part of it is answered.
     examples, asked, longest = split.examples, conversations, None
     if shots:
@@ -148,7 +139,7 @@ def generated(
     expected = [conversation.turns[-1].text for conversation in conversations]
     return {
         name: float(metric.value(metric.statistics(predicted, expected).sum(axis=0)))
-        for name, metric in metrics.of(config).items()
+        for name, metric in metrics.of(config, expected).items()
     }
 
 

@@ -16,43 +16,27 @@ from sft.eval.metrics import Metric
 Row = dict[str, Any]
 
 
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
-
-
-def _of_texts(predicted: Sequence[str], expected: Sequence[str]) -> np.ndarray:
-    raise TypeError("the model's likelihoods are not in the texts: see sft.eval.scores.table")
-
-
-# Of the expected answers under the model, per trained token: nothing is generated for them.
-LIKELIHOOD: dict[str, tuple[str, Metric]] = {
-    "loss": ("nll", Metric("loss", "lower", None, _of_texts, _ratio)),
-    "perplexity": (
-        "nll",
-        Metric("perplexity", "lower", None, _of_texts, lambda sums: np.exp(_ratio(sums))),
-    ),
-    "token_accuracy": (
-        "right_tokens",
-        Metric("token_accuracy", "higher", None, _of_texts, _ratio),
-    ),
-}
+# The field of a row that each likelihood is a mean of, per trained token.
+_FIELDS = {"loss": "nll", "perplexity": "nll", "token_accuracy": "right_tokens"}
 
 
 def table(config: ConfigDict, rows: Sequence[Row]) -> dict[str, tuple[Metric, np.ndarray]]:
     """Each metric with its statistics, float64 ``[n, k]``.
 
     Args:
-      rows: with ``predicted`` and ``expected``; those of ``LIKELIHOOD`` are left out where the rows
-        have no ``nll``, ``right_tokens`` and ``trained``.
+      rows: with ``predicted`` and ``expected``; the likelihoods are left out where the rows have no
+        ``nll``, ``right_tokens`` and ``trained``.
     """
     predicted, expected = ([row[key] for row in rows] for key in ("predicted", "expected"))
     found = {
         name: (metric, metric.statistics(predicted, expected))
-        for name, metric in metrics.of(config).items()
+        for name, metric in metrics.of(config, expected).items()
     }
-    for name, (field, metric) in LIKELIHOOD.items():
-        if rows and all(field in row and "trained" in row for row in rows):
-            found[name] = (metric, np.array([[row[field], row["trained"]] for row in rows], float))
+    for name, metric in metrics.LIKELIHOOD.items():
+        field = _FIELDS[name]
+        if all(field in row and "trained" in row for row in rows):
+            columns = ([row[key] for row in rows] for key in (field, "trained"))
+            found[name] = (metric, metric.statistics(*columns))
     return found
 
 
@@ -73,8 +57,6 @@ def summary(config: ConfigDict, rows: Sequence[Row]) -> dict[str, Row]:
 def by_row(config: ConfigDict, rows: Sequence[Row]) -> list[dict[str, float]]:
     """Every metric of each row by itself."""
     values = {
-        name: metric.value(statistics)
-        for name, (metric, statistics) in table(config, rows).items()
-        if name not in LIKELIHOOD or name == "loss"
+        name: metric.value(statistics) for name, (metric, statistics) in table(config, rows).items()
     }
     return [{name: float(of_all[i]) for name, of_all in values.items()} for i in range(len(rows))]

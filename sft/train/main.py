@@ -89,7 +89,8 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
 
 def _rule(config: ConfigDict) -> Rule:
     select = config.train.select
-    return selection.RULES.get(select) or Rule(select, metrics.of(config)[select].better)
+    # Which way a metric is better does not depend on the answers.
+    return selection.RULES.get(select) or Rule(select, metrics.of(config, [""])[select].better)
 
 
 def _baseline(

@@ -1,0 +1,176 @@
+"""How sure a score is, and a difference of two on the same rows; for any metric.
+
+Rows are drawn again with replacement: another test set as it might have been. Their sufficient
+statistics are summed and made a value, so BLEU or F1 of a resample is exact and no text is looked
+at. What is used when:
+
+- a share of right answers (``metric.is_mean`` and all scores 0 or 1): no resampling but the closed
+  forms of ``sft.eval.stats``, Wilson's interval, Newcombe's for the difference, McNemar's exact p.
+  They hold near 0 and 1, where a bootstrap of equal rows has no width;
+- any other metric: the BCa bootstrap, and a paired permutation test for the difference;
+- several seeds of training: ``sft.eval.seeds``. Rows say how the score depends on the test set,
+  seeds how it depends on training; neither is the other.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sft.eval import stats
+from sft.eval.metrics.metric import Metric
+from sft.eval.verdict import Difference
+
+_CHUNK = 2**21  # counts that exist at a time: 16 MiB
+
+Value = Callable[[np.ndarray], np.ndarray]
+
+
+def interval(
+    metric: Metric,
+    statistics_nxk: np.ndarray,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """``(low, high)`` of the metric over test sets like this one.
+
+    One row, or rows all alike, show no spread: the interval is the value itself.
+
+    Raises:
+      ValueError: there are no rows.
+    """
+    _check_rows(statistics_nxk)
+    if _is_share(metric, statistics_nxk):
+        right = round(statistics_nxk[:, 0].sum())
+        return stats.wilson(right, len(statistics_nxk), confidence)
+    return _bca(metric.value, statistics_nxk, resamples, seed, confidence)
+
+
+def difference(
+    metric: Metric,
+    before_nxk: np.ndarray,
+    after_nxk: np.ndarray,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Difference:
+    """After minus before, where row ``i`` of both is the same prompt.
+
+    Resamples draw the same rows for both. p is that of the permutation test: if the arms were the
+    same, the two answers to a prompt could as well be exchanged.
+
+    Raises:
+      ValueError: there are no rows, or not as many in both.
+    """
+    _check_rows(before_nxk)
+    if before_nxk.shape != after_nxk.shape:
+        raise ValueError(f"not the same rows: {before_nxk.shape} and {after_nxk.shape}")
+    if _is_share(metric, before_nxk) and _is_share(metric, after_nxk):
+        before, after = ((rows[:, 0] == 1).tolist() for rows in (before_nxk, after_nxk))
+        p = stats.mcnemar(before, after)
+        return Difference(*stats.paired_difference(before, after, confidence), p)
+    k = before_nxk.shape[1]
+    both = np.concatenate([before_nxk, after_nxk], axis=1)
+
+    def change(sums: np.ndarray) -> np.ndarray:
+        return metric.value(sums[..., k:]) - metric.value(sums[..., :k])
+
+    low, high = _bca(change, both, resamples, seed, confidence)
+    p = permutation_p(metric.value, before_nxk, after_nxk, resamples, seed)
+    return Difference(float(change(both.sum(0))), low, high, p)
+
+
+def permutation_p(
+    value: Value, before_nxk: np.ndarray, after_nxk: np.ndarray, resamples: int, seed: int
+) -> float:
+    """Two-sided p of the paired permutation test (approximate randomisation).
+
+    In each resample every row's two arms change places with probability 1/2. p is the share of
+    differences at least as large as the one seen, itself among them: never 0, and 1 if the arms are
+    alike. Source: Riezler and Maxwell (2005), as sacreBLEU's ``--paired-ar``.
+    """
+    rng = np.random.default_rng((seed, 1))  # not the numbers that drew the rows
+    moved = (before_nxk != after_nxk).any(axis=1)  # the others make no difference to an exchange
+    rest_k = before_nxk[~moved].sum(0)
+    before_mxk, after_mxk = before_nxk[moved], after_nxk[moved]
+
+    def apart(kept_Rxm: np.ndarray) -> np.ndarray:
+        """abs(after - before) if each row's arms keep their places (1) or change them (0)."""
+        # Sums only: a difference could make a count a little negative.
+        after = kept_Rxm @ after_mxk + (1 - kept_Rxm) @ before_mxk
+        before = kept_Rxm @ before_mxk + (1 - kept_Rxm) @ after_mxk
+        return abs(value(rest_k + after) - value(rest_k + before))
+
+    m = len(before_mxk)
+    # As scipy.stats.permutation_test: what is smaller by rounding alone is as large.
+    seen = apart(np.ones((1, m)))[0] * (1 - 1e-12)
+    as_large = 0
+    for count in _chunks(resamples, m):
+        kept_Rxm = rng.integers(0, 2, (count, m)).astype(np.float64)
+        as_large += int((apart(kept_Rxm) >= seen).sum())
+    return (as_large + 1) / (resamples + 1)
+
+
+def resampled(value: Value, statistics_nxk: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """``[resamples]`` values of as many rows drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    n = len(statistics_nxk)
+    found = []
+    for count in _chunks(resamples, n):
+        # How often each row is drawn is multinomial; drawing rows is quicker than drawing counts.
+        drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
+        found.append(value(counts.astype(np.float64) @ statistics_nxk))
+    return np.concatenate(found)
+
+
+def _bca(
+    value: Value, statistics_nxk: np.ndarray, resamples: int, seed: int, confidence: float
+) -> tuple[float, float]:
+    """The bias-corrected and accelerated interval, widened to hold the value itself.
+
+    The percentiles are shifted by how far the resamples lie to one side of the value, and by how
+    their spread changes with it (from leaving out each row in turn). That is what plain percentiles
+    lack for skewed scores and for BLEU and F1, whose resamples are biased. Source: Efron (1987),
+    *J. Am. Stat. Assoc.* 82:171-185, equations 2.3 and 6.6.
+    """
+    from scipy.stats import norm
+
+    sum_k = statistics_nxk.sum(0)
+    seen = float(value(sum_k))
+    values = resampled(value, statistics_nxk, resamples, seed)
+    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    share = ((values < seen).mean() + (values <= seen).mean()) / 2
+    if 0 < share < 1:  # else all lie on one side, as with one row, and there is no shift to tell
+        shift = norm.ppf(share)
+        moved = shift + norm.ppf(tails)
+        tails = norm.cdf(shift + moved / (1 - _acceleration(value, statistics_nxk) * moved))
+    low, high = np.quantile(values, tails)
+    return min(float(low), seen), max(float(high), seen)
+
+
+def _acceleration(value: Value, statistics_nxk: np.ndarray) -> float:
+    nothing = np.zeros((1, statistics_nxk.shape[1]))
+    earlier = np.concatenate([nothing, np.cumsum(statistics_nxk[:-1], axis=0)])
+    later = np.concatenate([np.cumsum(statistics_nxk[:0:-1], axis=0)[::-1], nothing])
+    without_n = value(earlier + later)  # sums again, for the sake of counts near 0
+    influence_n = without_n.mean() - without_n
+    spread = (influence_n**2).sum() ** 1.5
+    return float((influence_n**3).sum() / (6 * spread)) if spread > 0 else 0.0
+
+
+def _is_share(metric: Metric, statistics_nxk: np.ndarray) -> bool:
+    return metric.is_mean and bool(np.isin(statistics_nxk[:, 0], (0, 1)).all())
+
+
+def _check_rows(statistics_nxk: np.ndarray) -> None:
+    if len(statistics_nxk) == 0:
+        raise ValueError("no rows: an empty set has no score")
+
+
+def _chunks(resamples: int, rows: int) -> list[int]:
+    """Parts of ``resamples`` whose arrays stay within ``_CHUNK``."""
+    size = max(1, _CHUNK // max(rows, 1))
+    return [min(size, resamples - begun) for begun in range(0, resamples, size)]

@@ -1,0 +1,95 @@
+"""The metrics of generated answers, by name. A new one is an entry of ``_METRICS``.
+
+found = metrics.of(config, expected)             # {name: Metric}
+metrics.check(found, "test", expected, sources)  # before anything is generated
+statistics_nxk = found["bleu"].statistics(predicted, expected)
+bleu = found["bleu"].value(statistics_nxk.sum(0))
+"""
+
+from collections.abc import Callable, Sequence
+
+from ml_collections import ConfigDict
+
+from sft.errors import UserError
+from sft.eval.metrics import (
+    labels,
+    likelihood,
+    match,
+    overlap,
+    own,
+    structured,
+    translation,
+    words,
+)
+from sft.eval.metrics.metric import Metric
+
+__all__ = ["LIKELIHOOD", "Metric", "check", "of"]
+
+Make = Callable[[ConfigDict, Sequence[str], str], Metric]  # config.eval, expected, language
+
+_METRICS: dict[str, Make] = {
+    "exact_match": lambda knobs, expected, language: match.exact_match(),
+    "exact_match_normalised": lambda knobs, expected, language: match.exact_match_normalised(),
+    "accuracy": lambda knobs, expected, language: labels.accuracy(),
+    "macro_f1": lambda knobs, expected, language: labels.macro_f1(expected),
+    "micro_f1": lambda knobs, expected, language: labels.micro_f1(expected),
+    "token_f1": lambda knobs, expected, language: overlap.token_f1(language),
+    "bleu": lambda knobs, expected, language: translation.bleu(language),
+    "chrf": lambda knobs, expected, language: translation.chrf(),
+    "rouge1": lambda knobs, expected, language: overlap.rouge("rouge1", language),
+    "rouge2": lambda knobs, expected, language: overlap.rouge("rouge2", language),
+    "rougeL": lambda knobs, expected, language: overlap.rouge("rougeL", language),
+    "json_valid": lambda knobs, expected, language: structured.json_valid(),
+    "json_fields": lambda knobs, expected, language: structured.json_fields(),
+    "regex_match": lambda knobs, expected, language: match.regex_match(knobs.pattern),
+    "numeric_match": lambda knobs, expected, language: match.numeric_match(knobs.tolerance),
+}
+
+# Always reported; their statistics come from the model and not from texts.
+LIKELIHOOD = {
+    metric.name: metric
+    for metric in (likelihood.loss, likelihood.perplexity, likelihood.token_accuracy)
+}
+
+
+def of(config: ConfigDict, expected: Sequence[str]) -> dict[str, Metric]:
+    """The metrics of ``config.eval.metrics``, in order, for a set with these expected answers.
+
+    The set decides the labels of F1 and, unless ``config.eval.language`` does, the language, and
+    with it the tokenizer and the signature. So two arms have the same metrics, and so does a part
+    of the set if it is given the answers of all of it.
+
+    Raises:
+      UserError: a tokenizer that is not installed; a metric of the user's own that cannot be had.
+    """
+    knobs = config.eval
+    language = knobs.language or words.find_language(expected)
+    entries = [entry.strip() for entry in knobs.metrics.split(",")]
+    found = [
+        own.load(entry) if ":" in entry else _METRICS[entry](knobs, expected, language)
+        for entry in entries
+    ]
+    return {metric.name: metric for metric in found}
+
+
+def check(
+    metrics: dict[str, Metric], label: str, expected: Sequence[str], sources: Sequence[str]
+) -> None:
+    """Whether each metric can say something about a set: quick, and before any generation.
+
+    Args:
+      label: of the set, for the message.
+      sources: of its rows.
+
+    Raises:
+      UserError: the set is empty, or a metric does not fit it; names metric, set, row, remedy.
+    """
+    if not expected:
+        raise UserError(f"config.data.test: the set {label} has no rows to evaluate.")
+    for name, metric in metrics.items():
+        unfit = metric.unfit(expected)
+        if unfit:
+            row, why = unfit
+            raise UserError(
+                f"config.eval.metrics: {name} does not fit the set {label}: {sources[row]}: {why}"
+            )
