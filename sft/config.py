@@ -141,6 +141,9 @@ _DEFAULT = {
         "top_k": 0,  # 0 = all
         "top_p": 1.0,  # 1 = all
         "max_examples": 0,  # prompts generated from, first ones in file order; 0 = all
+        "shots": 0,  # training rows put before each prompt as examples; 0 = none
+        "shots_max_length": 2048,  # tokens of a prompt with them; above, it gets fewer
+        "suites": "",  # files of behaviour suites, joined by commas; see sft/eval/suites/read.py
     },
     "mine": {
         "select": "hardest",  # hardest | band: which training rows make the subset
