@@ -27,10 +27,14 @@ COMMANDS = {
     "data mine": "rank the training rows by how hard they are for a model; write subsets",
     "train": "tune, or continue a run; choose the best epoch",
     "eval": "score the base model or a checkpoint on the test set",
+    "eval suite": "success, failure and boundary cases: pass rates, base against tuned",
     "plan": "does the training step fit a TPU slice; needs no TPU, no data and no weights",
     "report": "print a run and write report.html",
 }
-_MODULES = {"data mine": "sft.eval.mine"}  # it needs a model, so it stands with the evaluation
+_MODULES = {
+    "data mine": "sft.eval.mine",  # it needs a model, so it stands with the evaluation
+    "eval suite": "sft.eval.suites.main",
+}
 FLAGS = ("config", "workdir", "checkpoint", "profile", "json", "slice", "trained_share")
 HELP = """\
 usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
@@ -157,7 +161,7 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     if command == "plan":
         more = (given.slice, given.workdir, given.trained_share)
         return lambda: module.main(config, *more), given.json
-    if command in ("eval", "data mine"):
+    if command in ("eval", "eval suite", "data mine"):
         return lambda: module.main(config, given.workdir, given.checkpoint), given.json
     if command == "train":
         return lambda: module.main(config, given.workdir, given.profile), given.json

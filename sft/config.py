@@ -152,6 +152,9 @@ _DEFAULT = {
         "resamples": 2000,  # of the rows, for intervals and paired tests
         "during_training": 0,  # prompts of validation answered at each validation; 0 = none
         "cache": "~/.cache/gemma-sft/eval",  # directory of the base model's scores; "" = none
+        "shots": 0,  # training rows put before each prompt as examples; 0 = none
+        "shots_max_length": 2048,  # tokens of a prompt with them; above, it gets fewer
+        "suites": "",  # files of behaviour suites, joined by commas; see sft/eval/suites/read.py
     },
     "mine": {
         "select": "hardest",  # hardest | band: which training rows make the subset

@@ -33,14 +33,14 @@ _POSITIVE = (
     "data.dedup.cosine data.dedup.memory data.dedup.max_copies data.dedup.drop_share "
     "data.max_length data.eval_max_length data.reading.weight optim.learning_rate optim.eps "
     "train.epochs train.batch_size train.microbatches train.log_every train.keep_latest "
-    "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens mesh.fsdp "
+    "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens eval.shots_max_length mesh.fsdp "
     "mesh.sequence mesh.tensor mesh.timeout"
 ).split()
 _NOT_NEGATIVE = (
     "seed lora.rank data.split.seed data.dedup.responses_per_prompt data.dedup.substring "
     "data.dedup.min_trained data.augment.copies data.workers optim.weight_decay "
     "optim.clip_norm train.save_every train.validate_every train.patience eval.temperature "
-    "eval.top_k eval.max_examples eval.tolerance eval.during_training mesh.slices"
+    "eval.top_k eval.max_examples eval.tolerance eval.shots eval.during_training mesh.slices"
 ).split()
 _SHARES = (
     "lora.dropout data.max_rejected data.max_over_long data.split.validation data.split.test "
@@ -200,7 +200,7 @@ def _check_metrics(config: ConfigDict) -> None:
     for entry in entries:
         file, colon, name = entry.rpartition(":")
         if entry not in METRICS and not (file.endswith(".py") and name.isidentifier()):
-            hint = "" if colon else nearest(entry, METRICS)
+            hint = "" if colon else nearest(entry, list(METRICS))
             raise UserError(
                 f"config.eval.metrics = {given!r}: {entry!r} is neither FILE.py:NAME nor one of "
                 f"{', '.join(METRICS)}.{hint}"

@@ -15,6 +15,7 @@ from sft.data.conversation import Conversation
 from sft.data.tokenizer import Tokenizer
 from sft.eval import metrics, scores, stats
 from sft.eval.metrics.match import is_exact as exact_match
+from sft.eval.shots import Shots
 from sft.model import generate
 from sft.model.specs import Spec
 from sft.train import log, validation
@@ -22,7 +23,7 @@ from sft.train.steps import Steps
 from sft.types import Tree
 from sft.workdir import write_text
 
-Shots = Callable[[Conversation], Conversation]  # with examples in front of the prompt
+PutShots = Callable[[Sequence[Conversation]], Shots]  # examples in front of each prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +66,12 @@ def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
 
 
 def score(
-    model: Model, config: ConfigDict, split: sets.Split, shots: Shots | None = None
+    model: Model, config: ConfigDict, split: sets.Split, put_shots: PutShots | None = None
 ) -> tuple[dict[str, Any], list[dict]]:
     """The numbers of one set, and one row per prediction.
 
     Args:
-      shots: puts examples in front of each prompt; ``None`` = as it is.
+      put_shots: puts examples in front of the prompts; ``None`` = as they are.
 
     Raises:
       UserError: a metric that does not suit the expected answers, before anything is generated.
@@ -83,8 +84,10 @@ def score(
     metrics.check(metrics.of(config, expected), label, expected, sources)
     # The loss is that of the whole set, whatever part of it is answered.
     examples, asked, longest = split.examples, conversations, None
-    if shots:
-        asked = [shots(conversation) for conversation in conversations]
+    of_shots = {}
+    if put_shots:
+        shots = put_shots(conversations)
+        asked, of_shots = shots.conversations, {"shots": shots.report}
         examples = sets.encode_answers(config, model.spec, model.tokenizer, asked)
         longest = int(examples.lengths.max())
     scored = validation.by_example(
@@ -117,6 +120,7 @@ def score(
     correct = sum(row["correct"] for row in rows)
     values = validation.summary(scored)
     result = {
+        **of_shots,
         "count": len(rows),
         "correct": correct,
         "exact_match": correct / len(rows),

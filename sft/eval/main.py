@@ -1,5 +1,6 @@
 """``sft eval``: the base model, or a checkpoint of a run, on every file of the test set."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def baselines(
     evaluated = dict(results.of_arm(config, path, BASE, splits, None, model))
     if config.eval.shots:
         arm = Arm(f"base.{config.eval.shots}shot", None)
-        add = shots.from_training(config, spec, tok, splits)
-        more = results.of_arm(config, path, arm, splits, add, model)
+        train = sets.load(config, ["train"], spec, tok)["train"].conversations
+        put = functools.partial(shots.put, config, spec, tok, train)
+        more = results.of_arm(config, path, arm, splits, put, model)
         evaluated |= {f"{name}, {config.eval.shots} shots": more[name] for name in more}
     return evaluated

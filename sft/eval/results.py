@@ -22,7 +22,7 @@ def of_arm(
     path: Path,
     arm: Arm,
     splits: Mapping[str, sets.Split],
-    shots: harness.Shots | None,
+    put_shots: harness.PutShots | None,
     model: Callable[[], harness.Model],
 ) -> dict[str, Result]:
     """Scores one arm on every set that it has no result for yet, and writes each down at once.
@@ -47,7 +47,7 @@ def of_arm(
     loaded = model() if todo else None
     for name in todo:
         assert loaded is not None
-        numbers, rows = harness.score(loaded, config, splits[name], shots)
+        numbers, rows = harness.score(loaded, config, splits[name], put_shots)
         result = {
             "arm": arm.name,
             "set": name,

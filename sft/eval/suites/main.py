@@ -1,0 +1,120 @@
+"""``sft eval suite``: the base model, or a checkpoint of a run, on suites of behaviour."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sft import config as configs
+from sft import hosts, inputs, sets
+from sft import workdir as workdirs
+from sft.data.tokenizer import Tokenizer
+from sft.eval import arms, harness
+from sft.eval.suites import compare, read, score, terminal
+from sft.eval.suites.cases import Judge, Suite
+from sft.model import specs
+from sft.model.specs import Spec
+
+# What decides an answer. Other settings of the evaluation do not, and are no reason to ask again.
+_GENERATION = ("batch_size", "max_new_tokens", "temperature", "top_k", "top_p")
+
+
+def main(
+    config: ConfigDict, workdir: str, checkpoint: str, judge: Judge | None = None
+) -> dict[str, Any] | None:
+    """Writes ``eval/<arm>.suite.<name>.json`` for each of ``config.eval.suites``.
+
+    Answers that are there already to the same prompts, checkpoint and settings are not made again;
+    the checks are, as a suite may expect something else by now.
+
+    Args:
+      checkpoint: ``base``, ``best``, ``latest`` or a step.
+      judge: decides on the cases that have a criterion; it is the judge's to keep its verdicts.
+
+    Returns:
+      ``{suite: result}``; ``None`` on other hosts than the first.
+
+    Raises:
+      UserError: a suite that is not sound, or has cases for a judge where there is none.
+    """
+    with hosts.started(config):
+        suites = read.listed(config.eval.suites)
+        score.need_judge(suites, judge)
+        return _evaluate(config, workdir, checkpoint, suites, judge)
+
+
+def _evaluate(
+    config: ConfigDict, workdir: str, checkpoint: str, suites: list[Suite], judge: Judge | None
+) -> dict[str, Any] | None:
+    hosts.compare("versions and configuration", workdirs.facts(config))
+    path = workdirs.prepare(config, workdir)
+    arm, step = arms.which(path, config, checkpoint)
+    spec = specs.get(config.model.name)
+    tok = inputs.tokenizer(config, spec)
+    wanted = {suite.name: _fingerprint(config, arm, step, suite, spec, tok) for suite in suites}
+    hosts.compare("suites", wanted)
+    stored = {suite.name: _stored(path, arm, suite, wanted[suite.name]) for suite in suites}
+    todo = [suite for suite in suites if stored[suite.name] is None]
+    hosts.compare("results", {"suites to evaluate": [suite.name for suite in todo]})
+    model = arms.load(config, workdir, step, tok) if todo else None
+    results = {}
+    for suite in suites:
+        said, seconds = stored[suite.name] or _asked(model, config, suite)
+        if not hosts.is_first():
+            continue
+        rows = score.rows(suite, said, judge)
+        result = {
+            "arm": arm,
+            "suite": suite.name,
+            "file": suite.path,
+            "description": suite.description,
+            "checkpoint": "base" if step is None else f"checkpoints/{step}",
+            **score.summary(rows),
+            "seconds": seconds,
+            "cases": rows,
+            "fingerprint": wanted[suite.name],
+        }
+        results[suite.name] = result
+        workdirs.write_json(compare.path_of(path, arm, suite.name), result)
+    if not hosts.is_first():
+        return None
+    for result in results.values():
+        base = None if arm == "base" else compare.load(path, "base", result["suite"])
+        print(terminal.render(result, base, compare.path_of(path, arm, result["suite"])))
+    return results
+
+
+def _asked(
+    model: harness.Model | None, config: ConfigDict, suite: Suite
+) -> tuple[list[str], float]:
+    """The model's answers, and the seconds they took."""
+    assert model is not None
+    begun = time.perf_counter()
+    return score.answers(model, config, suite), time.perf_counter() - begun
+
+
+def _fingerprint(
+    config: ConfigDict, arm: str, step: int | None, suite: Suite, spec: Spec, tok: Tokenizer
+) -> str:
+    """Of everything that could change an answer, the prompts as they are sent among it."""
+    kept = [
+        (key, value)
+        for key, value in configs.flatten(score.capped(config, suite))
+        if not key.startswith("eval.") or key.removeprefix("eval.") in _GENERATION
+    ]
+    digest = hashlib.sha256(json.dumps([kept, arm, step]).encode())
+    for ids in sets.prompts(config, spec, tok, [case.conversation for case in suite.cases]):
+        digest.update(len(ids).to_bytes(8, "little") + np.ascontiguousarray(ids).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _stored(path: Path, arm: str, suite: Suite, fingerprint: str) -> tuple[list[str], float] | None:
+    """The answers of an earlier call and the seconds they took, if they are what is wanted."""
+    result = compare.load(path, arm, suite.name)
+    if result is None or result["fingerprint"] != fingerprint:
+        return None
+    return [row["answer"] for row in result["cases"]], result["seconds"]

@@ -1,0 +1,108 @@
+"""A model's answers held against a suite."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sft import sets
+from sft.errors import UserError
+from sft.eval import harness, stats
+from sft.eval.suites.cases import KINDS, Case, Judge, JudgeCase, Suite
+
+Row = dict[str, Any]
+
+
+def answers(model: harness.Model, config: ConfigDict, suite: Suite) -> list[str]:
+    """What the model says to each case."""
+    prompts = sets.prompts(
+        config, model.spec, model.tokenizer, [case.conversation for case in suite.cases]
+    )
+    return harness.answer(model, capped(config, suite), prompts)
+
+
+def capped(config: ConfigDict, suite: Suite) -> ConfigDict:
+    """The configuration with the suite's own cap on answers."""
+    own = config.copy_and_resolve_references()
+    own.eval.max_new_tokens = suite.max_new_tokens or config.eval.max_new_tokens
+    return own
+
+
+def need_judge(suites: Sequence[Suite], judge: Judge | None) -> None:
+    """Before a model is loaded: cases with a criterion need somebody to decide on it.
+
+    Raises:
+      UserError: there is nobody; names the first such case.
+    """
+    for case in [case for suite in suites for case in suite.cases] if judge is None else []:
+        if _criterion(case) is not None:
+            raise UserError(
+                f"{case.where}: case {case.id!r} is for a model judge, and none is set up. "
+                "Set one up, or express the expectation by other checks."
+            )
+
+
+def rows(suite: Suite, said: Sequence[str], judge: Judge | None = None) -> list[Row]:
+    """One row for each case, in order.
+
+    ``passed`` is ``None`` where the judge gave no verdict. The judge is asked only about answers
+    that pass all other checks: the others have failed already, and each question costs.
+
+    Args:
+      said: the answers.
+    """
+    found = [_row(case, answer) for case, answer in zip(suite.cases, said, strict=True)]
+    asked = [
+        (row, JudgeCase(case.id, case.system, case.turns, row["answer"], criterion))
+        for case, row in zip(suite.cases, found, strict=True)
+        if (criterion := _criterion(case)) is not None and row["passed"]
+    ]
+    if asked:
+        assert judge is not None, "need_judge comes first"
+        verdicts = judge([question for _, question in asked])
+        for (row, _), verdict in zip(asked, verdicts, strict=True):
+            row["passed"] = verdict.passed
+            row["judged"] = verdict.why
+            if verdict.passed is False:
+                row["failed"] = [{"check": "judge", "why": verdict.why}]
+    return found
+
+
+def summary(found: Sequence[Row]) -> dict[str, Any]:
+    """Pass rates of all cases and of each kind, with 95 % Wilson intervals."""
+    kinds = {kind: [row for row in found if row["kind"] == kind] for kind in KINDS}
+    return _rate(found) | {"kinds": {kind: _rate(part) for kind, part in kinds.items() if part}}
+
+
+def _rate(found: Sequence[Row]) -> dict[str, Any]:
+    decided = [row["passed"] for row in found if row["passed"] is not None]
+    passed = sum(decided)
+    return {
+        "count": len(found),
+        "undecided": len(found) - len(decided),
+        "passed": passed,
+        "pass_rate": passed / len(decided) if decided else None,
+        "interval": list(stats.wilson(passed, len(decided))) if decided else None,
+    }
+
+
+def _row(case: Case, answer: str) -> Row:
+    faults = [(check.name, check.fault(answer)) for check in case.checks if check.fault]
+    failed = [{"check": name, "why": why} for name, why in faults if why is not None]
+    return {
+        "id": case.id,
+        "kind": case.kind,
+        "source": case.where,
+        "system": case.system,
+        "turns": [{"role": turn.role, "text": turn.text} for turn in case.turns],
+        "expect": {check.name: check.wanted for check in case.checks},
+        "note": case.note,
+        "answer": answer,
+        "passed": not failed,
+        "failed": failed,
+        "key": case.key,
+    }
+
+
+def _criterion(case: Case) -> str | None:
+    return next((check.wanted for check in case.checks if check.fault is None), None)
