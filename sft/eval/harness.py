@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from sft import sets
 from sft.data.conversation import Conversation
+from sft.data.examples import Examples
 from sft.data.tokenizer import Tokenizer
 from sft.eval import metrics, scores, stats
 from sft.eval.metrics.match import is_exact as exact_match
@@ -65,6 +66,18 @@ def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
     return [tok.decode(i for i in row if i < tok.vocab_size) for row in ids]
 
 
+def check(config: ConfigDict, split: sets.Split) -> None:
+    """Whether the metrics can say something about a set: before anything is loaded.
+
+    Raises:
+      UserError: one does not suit the expected answers; names metric, set, row, remedy.
+    """
+    conversations = _asked(config, split)
+    expected = _answers(conversations)
+    label, sources = ", ".join(split.files), [c.source for c in conversations]
+    metrics.check(metrics.of(config, expected), label, expected, sources)
+
+
 def score(
     model: Model, config: ConfigDict, split: sets.Split, put_shots: PutShots | None = None
 ) -> tuple[dict[str, Any], list[dict]]:
@@ -72,53 +85,34 @@ def score(
 
     Args:
       put_shots: puts examples in front of the prompts; ``None`` = as they are.
-
-    Raises:
-      UserError: a metric that does not suit the expected answers, before anything is generated.
     """
     begun = time.perf_counter()
-    count = config.eval.max_examples or len(split.conversations)
-    conversations = split.conversations[:count]
-    expected = [conversation.turns[-1].text for conversation in conversations]
-    label, sources = ", ".join(split.files), [conversation.source for conversation in conversations]
-    metrics.check(metrics.of(config, expected), label, expected, sources)
-    # The loss is that of the whole set, whatever part of it is answered.
-    examples, asked, longest = split.examples, conversations, None
-    of_shots = {}
+    asked, examples, longest = _asked(config, split), split.examples, None
+    expected, of_shots = _answers(asked), {}
     if put_shots:
-        shots = put_shots(conversations)
+        shots = put_shots(asked)
         asked, of_shots = shots.conversations, {"shots": shots.report}
         examples = sets.encode_answers(config, model.spec, model.tokenizer, asked)
         longest = int(examples.lengths.max())
-    scored = validation.by_example(
-        config,
-        model.steps,
-        model.trainable,
-        model.frozen,
-        examples,
-        max_length=longest,
-        what="loss",
-    )
-    prompts = sets.prompts(config, model.spec, model.tokenizer, asked)
+    scored = _likelihood(model, config, examples, longest)
+    predicted = answer(model, config, sets.prompts(config, model.spec, model.tokenizer, asked))
     rows: list[dict[str, Any]] = [
         {
             "source": conversation.source,
             "prompt": conversation.turns[-2].text,
-            "expected": conversation.turns[-1].text,
-            "predicted": predicted,
-            "correct": exact_match(predicted, conversation.turns[-1].text),
+            "expected": expected[i],
+            "predicted": predicted[i],
+            "correct": exact_match(predicted[i], expected[i]),
             "nll": float(scored.nll[i]),
             "right_tokens": int(scored.correct[i]),
             "trained": int(scored.trained[i]),
         }
-        for i, (conversation, predicted) in enumerate(
-            zip(conversations, answer(model, config, prompts), strict=True)
-        )
+        for i, conversation in enumerate(asked)
     ]
     of_rows = scores.by_row(config, rows)
     rows = [row | {"scores": own} for row, own in zip(rows, of_rows, strict=True)]
     correct = sum(row["correct"] for row in rows)
-    values = validation.summary(scored)
+    values = validation.summary(scored)  # of the whole set, whatever part of it is answered
     result = {
         **of_shots,
         "count": len(rows),
@@ -134,13 +128,33 @@ def score(
     return result, rows
 
 
+def _asked(config: ConfigDict, split: sets.Split) -> list[Conversation]:
+    return split.conversations[: config.eval.max_examples or None]
+
+
+def _answers(conversations: Sequence[Conversation]) -> list[str]:
+    return [conversation.turns[-1].text for conversation in conversations]
+
+
+def _likelihood(model: Model, config: ConfigDict, examples: Examples, longest: int | None):
+    return validation.by_example(
+        config,
+        model.steps,
+        model.trainable,
+        model.frozen,
+        examples,
+        max_length=longest,
+        what="loss",
+    )
+
+
 def generated(
     model: Model, config: ConfigDict, conversations: Sequence[Conversation]
 ) -> dict[str, float]:
     """The metrics of answers to these prompts alone: no loss, no intervals."""
     prompts = sets.prompts(config, model.spec, model.tokenizer, conversations)
     predicted = answer(model, config, prompts)
-    expected = [conversation.turns[-1].text for conversation in conversations]
+    expected = _answers(conversations)
     return {
         name: float(metric.value(metric.statistics(predicted, expected).sum(axis=0)))
         for name, metric in metrics.of(config, expected).items()

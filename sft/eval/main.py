@@ -37,6 +37,8 @@ def _evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, An
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)
     splits = sets.tests(config, spec, tok)
+    for split in splits.values():
+        harness.check(config, split)
     hosts.compare("data", {f"rows of {name}": split.content for name, split in splits.items()})
     if hosts.is_first():
         sets.write_report(path, sets.told_apart(splits))

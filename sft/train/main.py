@@ -100,6 +100,8 @@ def _baseline(
     if not config.train.baseline or not (config.data.test or config.data.split.test):
         return lambda trainable, frozen: None
     splits = sets.tests(config, spec, tok)  # now, so that bad test data stop no run halfway
+    for split in splits.values():
+        harness.check(config, split)
 
     def score(trainable: Tree, frozen: Tree) -> None:
         model = harness.Model(spec, steps, tok, trainable, frozen)
@@ -113,6 +115,8 @@ def _generated(
 ) -> Callable[[Tree, Tree], dict[str, float]]:
     """What answers the same prompts of the validation set each time, drawn by seed."""
     rows, count = split.conversations, min(config.eval.during_training, len(split.conversations))
+    if count:
+        harness.check(config, split)
     drawn = np.random.default_rng(config.seed).choice(len(rows), count, replace=False)
     chosen = [rows[i] for i in sorted(drawn)]
 
