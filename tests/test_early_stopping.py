@@ -43,7 +43,8 @@ def test_a_run_that_overfits_keeps_its_best_epoch_to_the_digit(shared, overfitte
     losses = [row["loss"] for row in rows]
     best, chosen = min(rows, key=lambda row: row["loss"]), chosen_of(overfitted)
     trained = [row["loss"] for row in shared.rows(overfitted, "train")]
-    assert trained[-1] < 0.5 * trained[0] and losses[-1] > 1.2 * min(losses)  # it does overfit
+    # It does overfit: what it learnt by heart does not carry over.
+    assert trained[-1] < trained[0] - 1 and losses[-1] > min(losses) + 0.2
     assert 0 < losses.index(min(losses)) < len(losses) - 3
     assert chosen["step"] == best["step"] and chosen["metric"] == "loss"
     kept = sorted(int(p.name) for p in (overfitted / "checkpoints").iterdir() if p.name.isdigit())
@@ -58,9 +59,7 @@ def test_a_run_that_overfits_keeps_its_best_epoch_to_the_digit(shared, overfitte
     assert again == {key: best[key] for key in again}
 
 
-def test_patience_ends_the_run_where_the_full_run_would_have_been(
-    shared, few, overfitted, tmp_path
-):
+def test_patience_ends_a_run_that_is_as_the_full_one_until_then(shared, few, overfitted, tmp_path):
     run = tmp_path / "run"
     assert shared.main("train", run, *few, "--config.train.patience=2") == 0
     full, ours = shared.rows(overfitted), shared.rows(run)
