@@ -75,8 +75,10 @@ NEVER = {
     "sft.eval.verdict": ("jax", "scipy", *IO),
     **{
         f"sft.eval.metrics.{name}": ("jax", *(module for module in IO if module != "json"))
-        for name in ("metric", "match", "numbers", "labels", "words", "overlap", "translation")
-        + ("structured", "likelihood")
+        for name in (
+            *("metric", "match", "numbers", "labels", "words", "overlap", "translation"),
+            *("structured", "likelihood"),
+        )
     },
 }
 
