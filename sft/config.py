@@ -146,7 +146,7 @@ _DEFAULT = {
         "top_p": 1.0,  # 1 = all
         "max_examples": 0,  # prompts generated from, first ones in file order; 0 = all
         "metrics": "exact_match",  # names of sft/eval/metrics or FILE.py:NAME, joined by commas
-        "language": "",  # of the answers: en | ja | zh | ko | th | …; other = spaced; "" = by script
+        "language": "",  # of answers: en | ja | zh | ko | th | …; other = spaced; "" = by script
         "pattern": "",  # regex_match: what to find; its first group, if any, is what is compared
         "tolerance": 0.0,  # numeric_match: allowed difference, as a share of the expected number
         "resamples": 2000,  # of the rows, for intervals and paired tests

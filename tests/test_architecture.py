@@ -70,6 +70,16 @@ NEVER = {
     "sft.train.vocabulary": IO,
     "sft.train.steps": IO,
     "sft.eval.stats": ("jax", *IO),
+    "sft.eval.bootstrap": ("jax", *IO),
+    "sft.eval.seeds": ("jax", *IO),
+    "sft.eval.verdict": ("jax", "scipy", *IO),
+    **{
+        f"sft.eval.metrics.{name}": ("jax", *(module for module in IO if module != "json"))
+        for name in (
+            *("metric", "match", "numbers", "labels", "words", "overlap", "translation"),
+            *("structured", "likelihood"),
+        )
+    },
 }
 
 

@@ -7,7 +7,7 @@ at. What is used when:
 - a share of right answers (``metric.is_mean`` and all scores 0 or 1): no resampling but the closed
   forms of ``sft.eval.stats``, Wilson's interval, Newcombe's for the difference, McNemar's exact p.
   They hold near 0 and 1, where a bootstrap of equal rows has no width;
-- any other metric: the BCa bootstrap, and a paired permutation test for the difference;
+- any other metric: the bootstrap, and a paired permutation test for the difference;
 - several seeds of training: ``sft.eval.seeds``. Rows say how the score depends on the test set,
   seeds how it depends on training; neither is the other.
 """
@@ -44,7 +44,7 @@ def interval(
     if _is_share(metric, statistics_nxk):
         right = round(statistics_nxk[:, 0].sum())
         return stats.wilson(right, len(statistics_nxk), confidence)
-    return _bca(metric.value, statistics_nxk, resamples, seed, confidence)
+    return _percentiles(metric.value, statistics_nxk, resamples, seed, confidence)
 
 
 def difference(
@@ -77,7 +77,7 @@ def difference(
     def change(sums: np.ndarray) -> np.ndarray:
         return metric.value(sums[..., k:]) - metric.value(sums[..., :k])
 
-    low, high = _bca(change, both, resamples, seed, confidence)
+    low, high = _percentiles(change, both, resamples, seed, confidence)
     p = permutation_p(metric.value, before_nxk, after_nxk, resamples, seed)
     return Difference(float(change(both.sum(0))), low, high, p)
 
@@ -126,39 +126,27 @@ def resampled(value: Value, statistics_nxk: np.ndarray, resamples: int, seed: in
     return np.concatenate(found)
 
 
-def _bca(
+def _percentiles(
     value: Value, statistics_nxk: np.ndarray, resamples: int, seed: int, confidence: float
 ) -> tuple[float, float]:
-    """The bias-corrected and accelerated interval, widened to hold the value itself.
+    """The expanded percentile interval, widened to hold the value itself.
 
-    The percentiles are shifted by how far the resamples lie to one side of the value, and by how
-    their spread changes with it (from leaving out each row in turn). That is what plain percentiles
-    lack for skewed scores and for BLEU and F1, whose resamples are biased. Source: Efron (1987),
-    *J. Am. Stat. Assoc.* 82:171-185, equations 2.3 and 6.6.
+    Resamples of n rows spread less than test sets do, by sqrt((n - 1) / n) and as if the spread
+    were known: percentiles further out make up for both, and the interval of a mean of normal
+    scores is Student's. Source: Hesterberg (2015), *The American Statistician* 69:371-386, section
+    3.3. BCa was tried beside it, on means, ratios, macro F1 and BLEU of 12 and of 50 rows: it
+    covered no more often than plain percentiles, and costs a value for every row.
     """
-    from scipy.stats import norm
+    from scipy.stats import norm, t
 
-    sum_k = statistics_nxk.sum(0)
-    seen = float(value(sum_k))
+    n = len(statistics_nxk)
+    seen = float(value(statistics_nxk.sum(0)))
+    if n == 1:
+        return seen, seen
+    tail = norm.cdf((n / (n - 1)) ** 0.5 * t.ppf((1 - confidence) / 2, n - 1))
     values = resampled(value, statistics_nxk, resamples, seed)
-    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    share = ((values < seen).mean() + (values <= seen).mean()) / 2
-    if 0 < share < 1:  # else all lie on one side, as with one row, and there is no shift to tell
-        shift = norm.ppf(share)
-        moved = shift + norm.ppf(tails)
-        tails = norm.cdf(shift + moved / (1 - _acceleration(value, statistics_nxk) * moved))
-    low, high = np.quantile(values, tails)
-    return min(float(low), seen), max(float(high), seen)
-
-
-def _acceleration(value: Value, statistics_nxk: np.ndarray) -> float:
-    nothing = np.zeros((1, statistics_nxk.shape[1]))
-    earlier = np.concatenate([nothing, np.cumsum(statistics_nxk[:-1], axis=0)])
-    later = np.concatenate([np.cumsum(statistics_nxk[:0:-1], axis=0)[::-1], nothing])
-    without_n = value(earlier + later)  # sums again, for the sake of counts near 0
-    influence_n = without_n.mean() - without_n
-    spread = (influence_n**2).sum() ** 1.5
-    return float((influence_n**3).sum() / (6 * spread)) if spread > 0 else 0.0
+    low, high = np.quantile(values, [tail, 1 - tail]).tolist()
+    return min(low, seen), max(high, seen)
 
 
 def _is_share(metric: Metric, statistics_nxk: np.ndarray) -> bool:

@@ -30,7 +30,7 @@ class Metric:
         ``None`` where there is nothing to choose.
       statistics: two columns of ``n`` rows (predicted and expected answers; see
         ``sft.eval.metrics.likelihood`` for others) → float64 ``[n, k]``.
-      value: sums of statistics, float64 ``[..., k]`` → ``[...]``. Finite, also of zeros.
+      value: sums of statistics, float64 ``[..., k]`` → ``[...]``.
       is_mean: statistics are (score, 1) and the value is the mean score. If all scores are 0 or 1,
         intervals and tests of proportions apply (``sft.eval.stats``).
       unfit: expected answers → the first row that makes the metric meaningless, or ``None``.

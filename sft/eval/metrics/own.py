@@ -51,8 +51,8 @@ def load(entry: str) -> Metric:
         made = np.asarray(_guarded(entry, path, lambda: metric.value(sums)))
         if made.shape != np.shape(sums)[:-1] or not np.isfinite(made).all():
             raise UserError(
-                f"config.eval.metrics: {entry}: value() of sums {np.shape(sums)} gave {made!r:.80}: "
-                f"expected finite numbers, shaped {np.shape(sums)[:-1]}."
+                f"config.eval.metrics: {entry}: value() of sums {np.shape(sums)} gave "
+                f"{made!r:.80}: expected finite numbers, shaped {np.shape(sums)[:-1]}."
             )
         return made
 

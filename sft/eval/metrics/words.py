@@ -87,8 +87,8 @@ def bleu_tokenizer(language: str):
     except RuntimeError:
         raise UserError(
             f"config.eval.metrics: bleu on answers in {language!r} needs sacreBLEU's tokenizer "
-            f"{name}, which is not installed. Run pip install 'sacrebleu[{language}]', or use chrf, "
-            "which needs none."
+            f"{name}, which is not installed. Run pip install 'sacrebleu[{language}]', or use "
+            "chrf, which needs none."
         ) from None
 
 
