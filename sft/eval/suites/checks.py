@@ -112,7 +112,9 @@ def json_schema(node: Node, how: How) -> Fault:
             value = json.loads(answer, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             return f"not JSON ({' '.join(str(error).split())})"
-        found = min(validator.iter_errors(value), key=lambda e: list(map(str, e.path)), default=None)
+        found = min(
+            validator.iter_errors(value), key=lambda e: list(map(str, e.path)), default=None
+        )
         return f"{found.json_path}: {found.message}" if found else None
 
     return fault
@@ -150,7 +152,9 @@ def compiled(node: Node, key: str, flags: int) -> list[re.Pattern[str]]:
         try:
             found.append(re.compile(pattern, flags))
         except re.error as error:
-            raise UserError(f"{item.where}: {pattern!r} is no regular expression: {error}.") from None
+            raise UserError(
+                f"{item.where}: {key}: {pattern!r} is no regular expression: {error}."
+            ) from None
     return found
 
 
