@@ -8,6 +8,7 @@ or, phase by phase:
     sft eval  --config configs/quickstart.py --workdir runs/quickstart --checkpoint base
     sft train --config configs/quickstart.py --workdir runs/quickstart
     sft eval  --config configs/quickstart.py --workdir runs/quickstart
+    sft eval suite --config configs/quickstart.py --workdir runs/quickstart   # what it was not taught
     sft report --workdir runs/quickstart
 """
 
@@ -31,4 +32,5 @@ def get_config():
     config.train.batch_size = 2
     config.loss.chunk = 112  # a batch has about 110 trained tokens
     config.eval.max_new_tokens = 12
+    config.eval.suites = "configs/suites/dates.yaml"
     return config

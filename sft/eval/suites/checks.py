@@ -153,7 +153,7 @@ def compiled(node: Node, key: str, flags: int) -> list[re.Pattern[str]]:
             found.append(re.compile(pattern, flags))
         except re.error as error:
             raise UserError(
-                f"{item.where}: {pattern!r} is no regular expression: {error}."
+                f"{item.where}: {key}: {pattern!r} is no regular expression: {error}."
             ) from None
     return found
 

@@ -141,8 +141,8 @@ def _lined(value: Any, where: str) -> Node:
 def _yaml(text: str, path: str) -> Node:
     import yaml
 
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             raise UserError(f"{path}: empty. Expected a suite: a mapping with cases.")
@@ -151,8 +151,11 @@ def _yaml(text: str, path: str) -> Node:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not YAML ({error.problem or error.context}).") from None
-    except yaml.YAMLError as error:  # a character that YAML does not allow
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise UserError(
+            f"{path}:{line}: the character U+{ord(text[error.position]):04X} is not allowed in YAML."
+        ) from None
 
 
 def _from_yaml(node: Any, path: str, loader: Any, known: dict[int, Node | None]) -> Node:
