@@ -21,6 +21,7 @@ __all__ = ["Sampling", "choose", "generate"]
 # Prompt positions read at a time: enough for matrix products to be fast, little enough for
 # attention's logits and for rows not to wait long.
 READ = 2048
+LOOK = 4  # tokens between two looks at what was written, where somebody decides by it
 
 
 def generate(
@@ -34,6 +35,7 @@ def generate(
     batch_size: int,
     seed: int = 0,
     bucket: int = 32,
+    is_done: Callable[[list[int]], bool] | None = None,
     on_batch: Callable[[int], object] = lambda done: None,
 ) -> list[list[int]]:
     """Answers to all prompts, in their order, without stop tokens.
@@ -45,42 +47,52 @@ def generate(
       prompts: int32 ids of each prompt.
       batch_size: rows, that is answers written at the same time.
       bucket: prompts are padded to multiples of it, long ones to coarser steps.
+      is_done: asked of each answer so far, every few tokens; where it is true no more are added.
+        The answer may be some tokens longer than it had to be.
       on_batch: called with the number of answers that have ended since the last call.
     """
     recipe = slots.Recipe(spec, options, sampling, seed)
     adapters = lora.with_gains(adapters, params["layers"], options.lora_scale)
     model = recipe, _cast(params, options.dtype), adapters
-    lengths = [_padded(len(prompt), bucket) for prompt in prompts]
+    lengths = [padded(len(prompt), bucket) for prompt in prompts]
+
+    def group(i: int) -> int:
+        return _group(lengths[i], batch_size)
+
     # Longest first: what does not fit into memory fails at once, and the last rows are quick ones.
     queue = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
     state = slots.start(recipe, batch_size, max(lengths, default=1) + sampling.max_new_tokens)
-    free, row_of = list(range(batch_size)), {}
+    row_of: dict[int, int] = {}  # of each prompt that is being answered
+    free, kept_B = list(range(batch_size)), np.ones(batch_size, bool)
     answers: list[list[int]] = [[] for _ in prompts]
     while queue or row_of:
-        wanted = batch_size
-        while queue:
-            size = _group(lengths[queue[0]], batch_size)
-            wanted = min(size, len(queue))
-            if len(free) < wanted:
-                break
-            chosen = [queue.popleft() for _ in range(wanted)]
+        while queue and len(free) >= (size := min(group(queue[0]), len(queue))):
+            chosen = [queue.popleft() for _ in range(size)]
             row_of |= {i: free.pop() for i in chosen}
+            kept_B[[row_of[i] for i in chosen]] = True
             # A short group is filled with its last prompt, in the same row again.
-            filled = chosen + chosen[-1:] * (size - wanted)
+            filled = chosen + chosen[-1:] * (group(chosen[0]) - size)
             state = _bring(model, state, prompts, filled, row_of, lengths[chosen[0]])
-            wanted = batch_size
-        state = slots.advance(*model, state, np.int32(batch_size - wanted))
-        done = _ended(state, row_of, sampling.stop_ids)
-        for i, answer in done.items():
-            answers[i] = answer
+        wanted = min(group(queue[0]), len(queue)) if queue else batch_size
+        tokens = LOOK if is_done else sampling.max_new_tokens
+        state = slots.advance(
+            *model, state, kept_B, np.int32(batch_size - wanted), np.int32(tokens)
+        )
+        live_B, done = np.asarray(state.live_B), 0
+        for i, ids in _written(state, row_of).items():
+            if live_B[row_of[i]] and not (is_done and is_done(ids)):
+                continue
+            answers[i] = ids[:-1] if ids[-1] in sampling.stop_ids else ids
+            kept_B[row_of[i]] = False
             free.append(row_of.pop(i))
-        on_batch(len(done))
+            done += 1
+        on_batch(done)
     return answers
 
 
-def _padded(length: int, bucket: int) -> int:
-    """A multiple of ``bucket``, or of an eighth of the power of two below: few shapes, and at most
-    an eighth of padding where prompts are long."""
+def padded(length: int, bucket: int) -> int:
+    """The next multiple of ``bucket`` or, if that is more, of an eighth of the power of two below:
+    few shapes, and little padding."""
     step = max(bucket, 1 << max(length.bit_length() - 4, 0))
     return -(-length // step) * step
 
@@ -111,18 +123,10 @@ def _bring(
     return slots.admit(recipe, params, state, hidden_RxD, fresh, lengths_R, index_R, rows_R)
 
 
-def _ended(
-    state: slots.Slots, row_of: dict[int, int], stop_ids: tuple[int, ...]
-) -> dict[int, list[int]]:
-    """The answers that have ended, by prompt."""
-    live_B, count_B = np.asarray(state.live_B), np.asarray(state.count_B)
-    answers_BxT = np.asarray(state.answers_BxT)
-    ended = {}
-    for i, row in row_of.items():
-        if not live_B[row]:
-            ids = answers_BxT[row, : count_B[row]].tolist()
-            ended[i] = ids[:-1] if ids[-1] in stop_ids else ids
-    return ended
+def _written(state: slots.Slots, row_of: dict[int, int]) -> dict[int, list[int]]:
+    """Answers so far, by prompt, a stop token at the end included."""
+    count_B, answers_BxT = np.asarray(state.count_B), np.asarray(state.answers_BxT)
+    return {i: answers_BxT[row, : count_B[row]].tolist() for i, row in row_of.items()}
 
 
 def _cast(params: Tree, dtype) -> Tree:

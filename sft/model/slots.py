@@ -144,15 +144,29 @@ def admit(
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def advance(recipe: Recipe, params: Tree, adapters: Tree, slots: Slots, until: jax.Array) -> Slots:
-    """Adds tokens to the live rows until at most ``until`` of them are left."""
+def advance(
+    recipe: Recipe,
+    params: Tree,
+    adapters: Tree,
+    slots: Slots,
+    kept_B: jax.Array,
+    until: jax.Array,
+    tokens: jax.Array,
+) -> Slots:
+    """Adds up to ``tokens`` tokens to the live rows, while more than ``until`` of them are left.
+
+    Args:
+      kept_B: bool; rows that are not are ended first, whatever they say.
+    """
     spec, options = recipe.spec, recipe.options
     rows_B = jnp.arange(len(slots.live_B))
 
-    def more(slots):
-        return jnp.sum(slots.live_B) > until
+    def more(carry):
+        t, slots = carry
+        return (t < tokens) & (jnp.sum(slots.live_B) > until)
 
-    def step(slots):
+    def step(carry):
+        t, slots = carry
         live_B, count_B = slots.live_B, slots.count_B
         newest_B = slots.answers_BxT[rows_B, count_B - 1]
         # A free row writes over its first slot, and must not lengthen what the others look at.
@@ -162,7 +176,7 @@ def advance(recipe: Recipe, params: Tree, adapters: Tree, slots: Slots, until: j
         )
         token_B = _next(recipe, params, hidden_Bx1xD[:, 0], slots.index_B, count_B)
         places = rows_B, jnp.where(live_B, count_B, slots.answers_BxT.shape[1])
-        return Slots(
+        return t + 1, Slots(
             cache=cache,
             index_B=slots.index_B,
             length_B=slots.length_B + live_B,
@@ -171,4 +185,5 @@ def advance(recipe: Recipe, params: Tree, adapters: Tree, slots: Slots, until: j
             live_B=live_B & ~_ends(recipe, token_B, count_B + 1),
         )
 
-    return _placed(jax.lax.while_loop(more, step, slots), recipe)
+    kept = dataclasses.replace(slots, live_B=slots.live_B & kept_B)
+    return _placed(jax.lax.while_loop(more, step, (0, kept))[1], recipe)
