@@ -197,7 +197,7 @@ def _pieces(
     turns: Sequence[Turn],
     trained: Sequence[bool],
     system: str | None,
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer | _Speller",
     shape: Format,
 ) -> Iterator[tuple[bytes, int]]:
     """(bytes of int32 ids, kind) in order. A user turn brings the header of its answer."""

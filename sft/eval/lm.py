@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,11 @@ def main(config: ConfigDict, workdir: str, checkpoint: str, tasks: Tasks) -> dic
     """
     import jax
 
+    # lm-eval would fork to resample, and a fork of a process with JAX's threads can hang.
+    os.environ["DISABLE_MULTIPROC"] = "1"
     try:
         import lm_eval
         from lm_eval.tasks import TaskManager
-        from lm_eval.utils import make_table
 
         from sft.eval.lm_eval import Gemma
     except ModuleNotFoundError as error:
@@ -79,6 +81,7 @@ def main(config: ConfigDict, workdir: str, checkpoint: str, tasks: Tasks) -> dic
             numpy_random_seed=config.seed,
             fewshot_random_seed=config.seed,
             torch_random_seed=None,
+            bootstrap_iters=1000,
             task_manager=manager,
         )
     result = {
@@ -92,7 +95,10 @@ def main(config: ConfigDict, workdir: str, checkpoint: str, tasks: Tasks) -> dic
     here = path / "eval"
     _write_samples(here / f"lm.{arm}.samples.jsonl", found["samples"])
     workdirs.write_json(here / f"lm.{arm}.json", result)
-    print(make_table(found))
+    for name, task in result["tasks"].items():
+        for metric, score in task["metrics"].items():
+            spread = "" if score["stderr"] is None else f" ± {score['stderr']:.4f}"
+            print(f"{arm} on {name}: {metric} {score['value']:.4f}{spread}")
     print(f"wrote {here / f'lm.{arm}.json'}")
     return result
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -153,9 +154,13 @@ class Gemma(TemplateLM):
     # Scores.
 
     def _loglikelihood_tokens(
-        self, requests: list[Request], disable_tqdm: bool = False, **kwargs: Any
+        self, requests: list, disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """Nats of each continuation, and whether each of its tokens is the likeliest."""
+        """Nats of each continuation, and whether each of its tokens is the likeliest.
+
+        Args:
+          requests: of type ``Request``.
+        """
         examples = [self._example(context, ids) for _, context, ids in requests]
         order = sorted(range(len(requests)), key=lambda i: -len(examples[i].tokens))
         bar = log.progress(len(requests), "score", "request")
@@ -187,7 +192,9 @@ class Gemma(TemplateLM):
     def _shape(self, positions: int) -> tuple[int, int]:
         """Length of the rows of a batch, and their number: few different ones."""
         steps = self.model.steps
-        groups = sharding.groups(steps.batch_sharding.mesh)
+        mesh = steps.batch_sharding.mesh
+        assert isinstance(mesh, Mesh)
+        groups = sharding.groups(mesh)
         length = generate.padded(positions, BUCKET)
         length = -(-length // steps.row_multiple) * steps.row_multiple
         rows = max(1, min(self.config.eval.batch_size, SCORED // length))
@@ -263,7 +270,7 @@ class Gemma(TemplateLM):
 
     def _sampling(self, arguments: dict) -> tuple[generate.Sampling, list[str]]:
         """How to generate, and the strings at which an answer ends."""
-        given = dict(normalize_gen_kwargs(arguments, self.max_gen_toks))
+        given: dict[str, Any] = dict(normalize_gen_kwargs(arguments, self.max_gen_toks))
         for key in given:
             if key not in KEYS:
                 raise UserError(
