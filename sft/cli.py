@@ -28,14 +28,29 @@ COMMANDS = {
     "train": "tune, or continue a run; choose the best epoch",
     "eval": "score the base model or a checkpoint on the test set",
     "eval suite": "success, failure and boundary cases: pass rates, base against tuned",
+    "eval lm": "run tasks of lm-eval on the base model or a checkpoint",
     "plan": "does the training step fit a TPU slice; needs no TPU, no data and no weights",
     "report": "print a run and write report.html",
 }
 _MODULES = {
     "data mine": "sft.eval.mine",  # it needs a model, so it stands with the evaluation
     "eval suite": "sft.eval.suites.main",
+    "eval lm": "sft.eval.lm",
 }
-FLAGS = ("config", "workdir", "checkpoint", "profile", "json", "slice", "trained_share")
+FLAGS = (
+    "config",
+    "workdir",
+    "checkpoint",
+    "profile",
+    "json",
+    "slice",
+    "trained_share",
+    "tasks",
+    "limit",
+    "fewshot",
+    "chat",
+    "max_length",
+)
 HELP = """\
 usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
 
@@ -52,6 +67,11 @@ flags:
   --profile              train: a trace of steps 3 to 5 of this process, in DIR/profile
   --slice=NAME           plan: the TPU slice, as in v5e-8; --workdir is not needed there
   --trained_share=SHARE  plan: of the positions, those with loss; the run's audit if not given
+  --tasks=NAME,FILE      eval lm: tasks or groups of lm-eval, or YAML files
+  --limit=N              eval lm: documents of each task; 0 = all
+  --fewshot=N            eval lm: examples before each question; -1 = as the task says
+  --chat                 eval lm: put questions as user turns
+  --max_length=N         eval lm: tokens of a request; 0 = the model's own
   --json                 print one JSON object as the last line, and nothing else there
 
 exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 3 does not fit the slice (plan);
@@ -133,6 +153,8 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     if command == "plan":
         flags.DEFINE_string("slice", "", "TPU slice", flag_values=given)
         flags.DEFINE_float("trained_share", None, "positions with loss", flag_values=given)
+    if command == "eval lm":
+        _define_tasks(given)
     try:
         _, *rest = given(argv[len(command.split()) :], known_only=True)
     except flags.Error as error:
@@ -161,11 +183,25 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     if command == "plan":
         more = (given.slice, given.workdir, given.trained_share)
         return lambda: module.main(config, *more), given.json
+    if command == "eval lm":
+        what = (tuple(given.tasks), given.limit, given.fewshot, given.chat, given.max_length)
+        return lambda: module.main(
+            config, given.workdir, given.checkpoint, module.Tasks(*what)
+        ), given.json
     if command in ("eval", "eval suite", "data mine"):
         return lambda: module.main(config, given.workdir, given.checkpoint), given.json
     if command == "train":
         return lambda: module.main(config, given.workdir, given.profile), given.json
     return lambda: module.main(config, given.workdir), given.json
+
+
+def _define_tasks(given: flags.FlagValues) -> None:
+    """The fields of ``sft.eval.lm.Tasks``."""
+    flags.DEFINE_list("tasks", [], "of lm-eval, or YAML files", flag_values=given)
+    flags.DEFINE_integer("limit", 0, "documents", lower_bound=0, flag_values=given)
+    flags.DEFINE_integer("fewshot", -1, "examples", lower_bound=-1, flag_values=given)
+    flags.DEFINE_bool("chat", False, "as user turns", flag_values=given)
+    flags.DEFINE_integer("max_length", 0, "tokens", lower_bound=0, flag_values=given)
 
 
 def _override(config: ConfigDict, words: list[str]) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import test_tokenizer
 import tiny_run
+from tiny import make_config
 
 from sft import sets
 from sft.data.chat import encode_prompt
 from sft.data.conversation import Conversation, Turn
 from sft.errors import UserError
 from sft.eval import shots
-from tiny import make_config
 
 TOK = test_tokenizer.tiny()
 

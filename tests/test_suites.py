@@ -29,7 +29,9 @@ def result_of(suite, answers, arm, judge=None):
 
 
 def test_rows_say_which_check_failed_and_why(tmp_path):
-    suite = suite_of(tmp_path, [{"expect": {"contains": "a", "not_regex": "z", "equals": "abc"}}] * 2)
+    suite = suite_of(
+        tmp_path, [{"expect": {"contains": "a", "not_regex": "z", "equals": "abc"}}] * 2
+    )
     good, bad = score.rows(suite, ["abc", "xyz"])
     assert good["passed"] is True and good["failed"] == []
     assert bad["passed"] is False
@@ -53,7 +55,9 @@ def test_pass_rates_by_kind(tmp_path):
 def test_a_judge_is_asked_only_about_what_passes_the_rules(tmp_path):
     criterion = {"judge": "is polite"}
     suite = suite_of(
-        tmp_path, [{"expect": criterion}, {"expect": criterion | {"contains": "a"}}] * 2, {"system": "s"}
+        tmp_path,
+        [{"expect": criterion}, {"expect": criterion | {"contains": "a"}}] * 2,
+        {"system": "s"},
     )
     asked = []
 
@@ -93,7 +97,9 @@ def test_comparison_by_brute_force(tmp_path):
         }
         assert {row["id"] for row in found.fixed} == ids["y", "x"]
         states = {row["id"]: row["state"] for row in found.failing}
-        expected = dict.fromkeys(ids["x", "y"], "broken") | dict.fromkeys(ids["y", "y"], "still failing")
+        expected = dict.fromkeys(ids["x", "y"], "broken") | dict.fromkeys(
+            ids["y", "y"], "still failing"
+        )
         assert states == expected
         assert [s for s in states.values()] == sorted(states.values())  # the broken ones first
         for change in found.changes:

@@ -16,11 +16,9 @@ The parameter tree (each leaf of ``layers`` is stacked over all layers)::
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
@@ -64,23 +62,6 @@ class Options:
     dropout: float = 0.0
     attention: str = "reference"
     mesh: Mesh | None = None
-
-
-@struct.dataclass
-class Cache:
-    """Keys and values of earlier positions. Slots are written in order, the same for all rows.
-
-    Attributes:
-      k_SxBxMxKxH, v_SxBxMxKxH: rotated keys, and values.
-      positions_BxM, segments_BxM: int32 of each slot; segment 0 = empty or padding.
-      cursor: int32 scalar, the next slot to write.
-    """
-
-    k_SxBxMxKxH: jax.Array
-    v_SxBxMxKxH: jax.Array
-    positions_BxM: jax.Array
-    segments_BxM: jax.Array
-    cursor: jax.Array
 
 
 def abstract_params(spec: Spec, dtype: jnp.dtype) -> Tree:
@@ -172,87 +153,24 @@ def forward(
 
     def body(x_BxLxD, per_layer):
         x_BxLxD = checkpoint_name(x_BxLxD, "input")
-        x_BxLxD, _ = _layer(spec, options, attend, turns, None, x_BxLxD, per_layer)
+        x_BxLxD, _ = layer(spec, options, attend, turns, None, x_BxLxD, per_layer)
         return sharding.placed(x_BxLxD, options.mesh), None
 
     adapters = lora.with_gains(adapters, params["layers"], options.lora_scale)
     x_BxLxD = sharding.placed(x_BxLxD, options.mesh)
     remat_body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[options.remat])
-    x_BxLxD, _ = jax.lax.scan(remat_body, x_BxLxD, _scanned(spec, params, adapters, dropout_key))
+    x_BxLxD, _ = jax.lax.scan(remat_body, x_BxLxD, scanned(spec, params, adapters, dropout_key))
     return rms_norm(x_BxLxD, params["final_norm_D"])
 
 
-def init_cache(spec: Spec, rows: int, slots: int, dtype: jnp.dtype) -> Cache:
-    """An empty cache."""
-    shape = (spec.num_layers, rows, slots, spec.kv_heads, spec.head_dim)
-    return Cache(
-        k_SxBxMxKxH=jnp.zeros(shape, dtype),
-        v_SxBxMxKxH=jnp.zeros(shape, dtype),
-        positions_BxM=jnp.zeros((rows, slots), jnp.int32),
-        segments_BxM=jnp.zeros((rows, slots), jnp.int32),
-        cursor=jnp.int32(0),
-    )
-
-
-def extend(
-    spec: Spec,
-    params: Tree,
-    adapters: Tree | None,
-    cache: Cache,
-    tokens_BxL: jax.Array,
-    positions_BxL: jax.Array,
-    segments_BxL: jax.Array,
-    options: Options,
-) -> tuple[jax.Array, Cache]:
-    """``forward`` for ``L`` further positions, which also see what the cache holds.
-
-    Args:
-      adapters: as returned by ``lora.with_gains``.
-
-    Returns:
-      Final hidden states ``[B, L, D]`` and the cache with those positions written.
-    """
-    write = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
-    cache = dataclasses.replace(
-        cache,
-        positions_BxM=write(cache.positions_BxM, positions_BxL, cache.cursor),
-        segments_BxM=write(cache.segments_BxM, segments_BxL, cache.cursor),
-    )
-    keys = cache.positions_BxM, cache.segments_BxM
-    masks = attention.make_masks(spec.windows, positions_BxL, segments_BxL, *keys)
-    attend, turns = (
-        attention.reference(masks, spec.attn_softcap),
-        angles(spec.kinds, spec.head_dim, positions_BxL),
-    )
-
-    def body(x_BxLxD, scanned):
-        *per_layer, k_BxMxKxH, v_BxMxKxH = scanned
-
-        def store(k_BxLxKxH, v_BxLxKxH):
-            return (
-                write(k_BxMxKxH, k_BxLxKxH, cache.cursor),
-                write(v_BxMxKxH, v_BxLxKxH, cache.cursor),
-            )
-
-        return _layer(spec, options, attend, turns, store, x_BxLxD, per_layer)
-
-    x_BxLxD = embed(spec, params, tokens_BxL, options.dtype)
-    scanned = (*_scanned(spec, params, adapters, None), cache.k_SxBxMxKxH, cache.v_SxBxMxKxH)
-    x_BxLxD, (k, v) = jax.lax.scan(body, x_BxLxD, scanned)
-    cache = dataclasses.replace(
-        cache, k_SxBxMxKxH=k, v_SxBxMxKxH=v, cursor=cache.cursor + tokens_BxL.shape[1]
-    )
-    return rms_norm(x_BxLxD, params["final_norm_D"]), cache
-
-
-def _scanned(spec: Spec, params: Tree, adapters: Tree | None, dropout_key: jax.Array | None):
+def scanned(spec: Spec, params: Tree, adapters: Tree | None, dropout_key: jax.Array | None):
     """What the scan slices for each layer: weights, adapters, kind, dropout key."""
     kind_S = jnp.array([spec.kinds.index(kind) for kind in spec.layers], jnp.int32)
     keys_S = None if dropout_key is None else jax.random.split(dropout_key, spec.num_layers)
     return params["layers"], adapters or {}, kind_S, keys_S
 
 
-def _layer(spec: Spec, options: Options, attend, turns, store, x_BxLxD, per_layer):
+def layer(spec: Spec, options: Options, attend, turns, store, x_BxLxD, per_layer):
     """One block. ``store`` exchanges new keys and values for all that may be seen."""
     w, adapters, kind, key = per_layer
     w, adapters = (sharding.gathered(tree, options.mesh) for tree in (w, adapters))

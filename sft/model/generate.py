@@ -1,124 +1,27 @@
-"""Batched decoding with a key/value cache, compiled once per shape bucket."""
+"""Batched generation: a row whose answer has ended takes the next prompt.
 
-import dataclasses
-import functools
+So nobody waits for the longest answer of a batch, prompts are read in small groups with little
+padding, and many answers are written at once. An answer depends on its prompt alone, and on the
+prompt's place in the list where it is sampled.
+"""
+
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sft.model import decoder, lora
+from sft.model import decoder, lora, slots
+from sft.model.sampling import Sampling, choose
 from sft.model.specs import Spec
 from sft.types import Tree
 
+__all__ = ["Sampling", "choose", "generate"]
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-      max_new_tokens: cap on the length of an answer, its stop token included.
-      stop_ids: an answer ends at the first of these, which is not part of it.
-      temperature: 0 = greedy; the other two fields then do nothing.
-      top_k: only the k likeliest tokens; 0 = all.
-      top_p: only the likeliest tokens that together reach this probability; 1 = all.
-    """
-
-    max_new_tokens: int
-    stop_ids: tuple[int, ...]
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-
-def choose(logits_BxV: jax.Array, sampling: Sampling, key: jax.Array) -> jax.Array:
-    """The next token of each row: int32 ``[B]``."""
-    if sampling.temperature == 0:
-        return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
-    z_BxV = logits_BxV / sampling.temperature
-    if sampling.top_k:
-        kth_Bx1 = jax.lax.top_k(z_BxV, min(sampling.top_k, z_BxV.shape[-1]))[0][:, -1:]
-        z_BxV = jnp.where(z_BxV < kth_Bx1, -jnp.inf, z_BxV)
-    if sampling.top_p < 1:
-        sorted_BxV = -jnp.sort(-z_BxV, axis=-1)
-        before_BxV = jnp.cumsum(jax.nn.softmax(sorted_BxV), axis=-1) - jax.nn.softmax(sorted_BxV)
-        # Nothing comes before the likeliest token: it stays even where top_p is 0.
-        is_kept_BxV = (before_BxV < sampling.top_p) | (before_BxV == 0)
-        kept_BxV = jnp.where(is_kept_BxV, sorted_BxV, jnp.inf)
-        z_BxV = jnp.where(z_BxV < jnp.min(kept_BxV, axis=-1, keepdims=True), -jnp.inf, z_BxV)
-    return jax.random.categorical(key, z_BxV).astype(jnp.int32)
-
-
-@functools.partial(jax.jit, static_argnames=("spec", "options", "sampling"))
-def decode(
-    spec: Spec,
-    options: decoder.Options,
-    sampling: Sampling,
-    params: Tree,
-    adapters: Tree | None,
-    prompts_BxL: jax.Array,
-    lengths_B: jax.Array,
-    key: jax.Array,
-) -> jax.Array:
-    """Continues each prompt until its stop token or the cap.
-
-    Args:
-      prompts_BxL: int32 ids, each row its prompt followed by padding.
-      lengths_B: int32 prompt lengths, at least 1.
-      key: for sampling.
-
-    Returns:
-      int32 ``[B, max_new_tokens]``: the answers; from the stop token on, the first stop id.
-    """
-    B, L = prompts_BxL.shape
-    T = sampling.max_new_tokens
-    stop = sampling.stop_ids[0]
-    place_L = jnp.arange(L, dtype=jnp.int32)
-    segments_BxL = (place_L < lengths_B[:, None]).astype(jnp.int32)
-    adapters = lora.with_gains(adapters, params["layers"], options.lora_scale)
-    cache = decoder.init_cache(spec, B, L + T, options.dtype)
-    hidden_BxLxD, cache = decoder.extend(
-        spec,
-        params,
-        adapters,
-        cache,
-        prompts_BxL,
-        jnp.where(segments_BxL == 1, place_L, 0),
-        segments_BxL,
-        options,
-    )
-    last_Bx1xD = jnp.take_along_axis(hidden_BxLxD, (lengths_B - 1)[:, None, None], axis=1)
-
-    def pick(hidden_Bx1xD, done_B, t):
-        logits_BxV = decoder.logits(spec, params, hidden_Bx1xD)[:, 0]
-        token_B = choose(logits_BxV, sampling, jax.random.fold_in(key, t))
-        done_B |= jnp.isin(token_B, jnp.array(sampling.stop_ids))
-        return jnp.where(done_B, stop, token_B), done_B
-
-    def more(carry):
-        t, done_B, *_ = carry
-        return (t < T) & ~jnp.all(done_B)
-
-    def step(carry):
-        t, done_B, token_B, answers_BxT, cache = carry
-        hidden_Bx1xD, cache = decoder.extend(
-            spec,
-            params,
-            adapters,
-            cache,
-            token_B[:, None],
-            (lengths_B + t - 1)[:, None],
-            jnp.ones((B, 1), jnp.int32),
-            options,
-        )
-        token_B, done_B = pick(hidden_Bx1xD, done_B, t)
-        return t + 1, done_B, token_B, answers_BxT.at[:, t].set(token_B), cache
-
-    token_B, done_B = pick(last_Bx1xD, jnp.zeros(B, bool), 0)
-    answers_BxT = jnp.full((B, T), stop, jnp.int32).at[:, 0].set(token_B)
-    carry = jax.lax.while_loop(more, step, (1, done_B, token_B, answers_BxT, cache))
-    return carry[3]
+# Prompt positions read at a time: enough for matrix products to be fast, little enough for
+# attention's logits and for rows not to wait long.
+READ = 2048
+LOOK = 4  # tokens between two looks at what was written, where somebody decides by it
 
 
 def generate(
@@ -132,35 +35,105 @@ def generate(
     batch_size: int,
     seed: int = 0,
     bucket: int = 32,
+    is_done: Callable[[list[int]], bool] | None = None,
     on_batch: Callable[[int], object] = lambda done: None,
 ) -> list[list[int]]:
     """Answers to all prompts, in their order, without stop tokens.
 
-    Prompts are sorted by length and cut into batches of one size, each padded to a multiple of
-    ``bucket``, so that few shapes are compiled.
+    Few shapes are compiled: one for writing, and one for each length to which groups of prompts
+    are padded.
 
     Args:
       prompts: int32 ids of each prompt.
-      on_batch: called with the number of prompts finished in each batch.
+      batch_size: rows, that is answers written at the same time.
+      bucket: prompts are padded to multiples of it, long ones to coarser steps.
+      is_done: asked of each answer so far, every few tokens; where it is true no more are added.
+        The answer may be some tokens longer than it had to be.
+      on_batch: called with the number of answers that have ended since the last call.
     """
+    recipe = slots.Recipe(spec, options, sampling, seed)
+    adapters = lora.with_gains(adapters, params["layers"], options.lora_scale)
+    model = recipe, _cast(params, options.dtype), adapters
+    lengths = [padded(len(prompt), bucket) for prompt in prompts]
+
+    def group(i: int) -> int:
+        return _group(lengths[i], batch_size)
+
+    # Longest first: what does not fit into memory fails at once, and the last rows are quick ones.
+    queue = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
+    state = slots.start(recipe, batch_size, max(lengths, default=1) + sampling.max_new_tokens)
+    row_of: dict[int, int] = {}  # of each prompt that is being answered
+    free, kept_B = list(range(batch_size)), np.ones(batch_size, bool)
     answers: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        length = -(-max(len(prompts[i]) for i in chosen) // bucket) * bucket
-        prompts_BxL = np.zeros((batch_size, length), np.int32)
-        # A short batch is filled with copies of its last prompt, which stop when that one does.
-        filled = chosen + chosen[-1:] * (batch_size - len(chosen))
-        for row, i in enumerate(filled):
-            prompts_BxL[row, : len(prompts[i])] = prompts[i]
-        lengths_B = np.array([len(prompts[i]) for i in filled], np.int32)
-        key = jax.random.fold_in(jax.random.key(seed), start)
-        ids_BxT = np.asarray(
-            decode(spec, options, sampling, params, adapters, prompts_BxL, lengths_B, key)
+    while queue or row_of:
+        while queue and len(free) >= (size := min(group(queue[0]), len(queue))):
+            chosen = [queue.popleft() for _ in range(size)]
+            row_of |= {i: free.pop() for i in chosen}
+            kept_B[[row_of[i] for i in chosen]] = True
+            # A short group is filled with its last prompt, in the same row again.
+            filled = chosen + chosen[-1:] * (group(chosen[0]) - size)
+            state = _bring(model, state, prompts, filled, row_of, lengths[chosen[0]])
+        wanted = min(group(queue[0]), len(queue)) if queue else batch_size
+        tokens = LOOK if is_done else sampling.max_new_tokens
+        state = slots.advance(
+            *model, state, kept_B, np.int32(batch_size - wanted), np.int32(tokens)
         )
-        for row, i in enumerate(chosen):
-            stops = np.isin(ids_BxT[row], sampling.stop_ids)
-            end = int(np.argmax(stops)) if stops.any() else len(stops)
-            answers[i] = ids_BxT[row, :end].tolist()
-        on_batch(len(chosen))
+        live_B, done = np.asarray(state.live_B), 0
+        for i, ids in _written(state, row_of).items():
+            if live_B[row_of[i]] and not (is_done and is_done(ids)):
+                continue
+            answers[i] = ids[:-1] if ids[-1] in sampling.stop_ids else ids
+            kept_B[row_of[i]] = False
+            free.append(row_of.pop(i))
+            done += 1
+        on_batch(done)
     return answers
+
+
+def padded(length: int, bucket: int) -> int:
+    """The next multiple of ``bucket`` or, if that is more, of an eighth of the power of two below:
+    few shapes, and little padding."""
+    step = max(bucket, 1 << max(length.bit_length() - 4, 0))
+    return -(-length // step) * step
+
+
+def _group(length: int, batch_size: int) -> int:
+    """How many prompts are read together: at most a quarter of the rows, so that rows that end
+    early do not wait for many others."""
+    return max(1, min(READ // length, batch_size // 4))
+
+
+def _bring(
+    model: tuple,
+    state: slots.Slots,
+    prompts: Sequence[np.ndarray],
+    chosen: list[int],
+    row_of: dict[int, int],
+    length: int,
+) -> slots.Slots:
+    """The prompts ``chosen``, padded to ``length``, read into their rows."""
+    prompts_RxL = np.zeros((len(chosen), length), np.int32)
+    for row, i in enumerate(chosen):
+        prompts_RxL[row, : len(prompts[i])] = prompts[i]
+    lengths_R = np.array([len(prompts[i]) for i in chosen], np.int32)
+    recipe, params, _ = model
+    hidden_RxD, fresh = slots.reader(jax.default_backend())(*model, prompts_RxL, lengths_R)
+    index_R = np.array(chosen, np.int32)
+    rows_R = np.array([row_of[i] for i in chosen], np.int32)
+    return slots.admit(recipe, params, state, hidden_RxD, fresh, lengths_R, index_R, rows_R)
+
+
+def _written(state: slots.Slots, row_of: dict[int, int]) -> dict[int, list[int]]:
+    """Answers so far, by prompt, a stop token at the end included."""
+    count_B, answers_BxT = np.asarray(state.count_B), np.asarray(state.answers_BxT)
+    return {i: answers_BxT[row, : count_B[row]].tolist() for i, row in row_of.items()}
+
+
+def _cast(params: Tree, dtype) -> Tree:
+    """Float32 masters in the dtype of the activations, once and not for each token. Norms stay:
+    they are applied in float32."""
+
+    def leaf(path, x: jax.Array) -> jax.Array:
+        return x if "norm" in path[-1].key else x.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, params)

@@ -49,14 +49,14 @@ def write_examples(path: Path, data: Path, spec: Spec, weights: str) -> None:
     )
 
 
-def write_model(directory: Path, spec: Spec, weights: str) -> None:
-    """A Hugging Face model directory with the weights in bfloat16."""
+def write_model(directory: Path, spec: Spec, weights: str, dtype: str = "bfloat16") -> None:
+    """A Hugging Face model directory with the weights in ``dtype``."""
     import jax
     from safetensors.numpy import save_file
 
     from sft.model.weights import load
 
-    params = jax.device_get(load(spec, weights, dtype="bfloat16"))
+    params = jax.device_get(load(spec, weights, dtype=dtype))
     save_file(to_hf(params), directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(hf_config(spec), indent=2))
 
@@ -93,6 +93,9 @@ def hf_config(spec: Spec) -> dict:
     kinds = [kind.window is not None for kind in spec.layers]
     local = next(kind for kind in spec.layers if kind.window is not None)
     whole = next(kind for kind in spec.layers if kind.window is None)
+    scaled = {"rope_type": "default"}
+    if whole.rope_scale != 1:
+        scaled = {"rope_type": "linear", "factor": whole.rope_scale}
     return {
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
@@ -109,7 +112,7 @@ def hf_config(spec: Spec) -> dict:
         "layer_types": ["sliding_attention" if k else "full_attention" for k in kinds],
         "rope_parameters": {
             "sliding_attention": {"rope_type": "default", "rope_theta": local.rope_base},
-            "full_attention": {"rope_type": "default", "rope_theta": whole.rope_base},
+            "full_attention": scaled | {"rope_theta": whole.rope_base},
         },
         "hidden_activation": "gelu_pytorch_tanh",
         "rms_norm_eps": 1e-6,

@@ -1,0 +1,78 @@
+"""Tasks for lm-eval with data in local files, in the forms in which its own tasks come."""
+
+import json
+from pathlib import Path
+
+TASKS = {
+    "choice": {  # the space after the context belongs to the choices
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{prompt}} ",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "gold",
+    },
+    "unconditional": {  # scored after <bos> alone
+        "output_type": "multiple_choice",
+        "doc_to_text": "",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "gold",
+    },
+    "rolling": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "bits_per_byte"}, {"metric": "word_perplexity"}],
+    },
+    "answer": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "exact_match"}],
+    },
+}
+
+
+def write(folder: Path, documents: dict[str, list[dict]], **generation) -> list[str]:
+    """Writes a YAML file and a JSONL file for each task.
+
+    Args:
+      documents: of each task, a key of ``TASKS``.
+      generation: the task ``answer``'s ``generation_kwargs``.
+
+    Returns:
+      The YAML files.
+    """
+    files = []
+    for name, rows in documents.items():
+        data = folder / f"{name}.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        task = {"task": f"local_{name}", "dataset_path": "json", "test_split": "test"}
+        task |= {"dataset_kwargs": {"data_files": {"test": str(data)}}} | TASKS[name]
+        if name == "answer":
+            task["generation_kwargs"] = generation
+        file = folder / f"{name}.yaml"
+        file.write_text(json.dumps(task))  # JSON is YAML
+        files.append(str(file))
+    return files
+
+
+def tiny_documents() -> dict[str, list[dict]]:
+    """For a random model: every letter is a choice, so that some choice is often the likeliest."""
+    letters = [chr(c) for c in range(97, 123)]
+    words = ["the user", "an in", "model", "日 é", "a", "x y z", "tu  tu", "0 1 2 3 4 5 6 7"]
+    choices = [*letters, "the user", "ab", " th", "é日"]
+    return {
+        "choice": [{"prompt": w, "choices": choices, "gold": i} for i, w in enumerate(words)],
+        "unconditional": [{"choices": choices, "gold": 1}],
+        "rolling": [{"text": " ".join([w] * n)} for w, n in zip(words, range(1, 9), strict=True)],
+        "answer": [{"prompt": w * n, "answer": "a"} for n in (1, 3) for w in words],
+    }
+
+
+def responses(samples: dict[str, list[dict]]) -> dict[str, list]:
+    """What the model answered to each document, in order, as JSON has it: of each choice the
+    log-likelihood and whether it is the greedy one; one log-likelihood; or a text."""
+    found = {}
+    for name, rows in samples.items():
+        rows = sorted(rows, key=lambda row: row["doc_id"])
+        found[name] = json.loads(json.dumps([row["filtered_resps"] for row in rows]))
+    return found
