@@ -181,7 +181,7 @@ def _check_metrics(config: ConfigDict) -> None:
     for entry in entries:
         file, colon, name = entry.rpartition(":")
         if entry not in METRICS and not (file.endswith(".py") and name.isidentifier()):
-            hint = "" if colon else nearest(entry, METRICS)
+            hint = "" if colon else nearest(entry, [*METRICS])
             raise UserError(
                 f"config.eval.metrics = {given!r}: {entry!r} is neither FILE.py:NAME nor one of "
                 f"{', '.join(METRICS)}.{hint}"
