@@ -185,6 +185,14 @@ def test_rows_that_tell_nothing():
     assert moved.p == pytest.approx(0.25, abs=0.03)
 
 
+def test_rounding_is_no_difference():
+    """Every row moves by as much, on top of values a million times larger: 2 of 64 are as large."""
+    before = means(1e6 + np.array([0.1, 0.2, 0.3, 0.7, 0.9, 1.1]))
+    after = means(before[:, 0] + 1e-2)
+    p = bootstrap.permutation_p(ratio, before, after, 20_000, 0)
+    assert p == pytest.approx(2 / 64, abs=0.006)
+
+
 def test_p_is_never_zero():
     ours = bootstrap.difference(MEAN, means(np.arange(40.0)), means(np.arange(40.0) + 9))
     assert ours.p == 1 / 2001
