@@ -137,18 +137,18 @@ def test_p_and_scores_are_sacrebleus(monkeypatch):
     def damaged(share):
         return ["".join(c if rng.random() > share else "x" for c in text) for text in expected]
 
-    before, after = damaged(0.3), damaged(0.22)
+    before, after = damaged(0.3), damaged(0.26)
     library = chrf.CHRF(references=[expected])
     systems = [("before", before), ("after", after)]
     _, scores = PairedTest(systems, {"chrf": library}, None, "ar", n_samples=4000)()
-    theirs = scores["chrf"][1]
+    unlike, theirs = scores["chrF2"]
     config = default()
     config.eval.metrics = "chrf"
     metric = metrics.of(config, expected)["chrf"]
     ours = bootstrap.difference(
         metric, *(metric.statistics(texts, expected) for texts in (before, after)), resamples=4000
     )
-    assert ours.value == pytest.approx(theirs.score - scores["chrf"][0].score, rel=1e-12)
+    assert ours.value == pytest.approx(theirs.score - unlike.score, rel=1e-12)
     spread = (2 * theirs.p_value * (1 - theirs.p_value) / 4000) ** 0.5
     assert 0.01 < theirs.p_value < 0.5
     assert ours.p == pytest.approx(theirs.p_value, abs=5 * spread)
@@ -181,7 +181,16 @@ def test_rows_that_tell_nothing():
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     # Three rows moved alike: the interval has no width, but 2 of 8 exchanges are as large.
     moved = bootstrap.difference(MEAN, means([1, 2, 3]), means([2, 3, 4]))
-    assert (moved.low, moved.high) == (1, 1) and moved.p == pytest.approx(0.25, abs=0.03)
+    assert (moved.low, moved.high) == pytest.approx((1, 1), rel=1e-12)
+    assert moved.p == pytest.approx(0.25, abs=0.03)
+
+
+def test_rounding_is_no_difference():
+    """Every row moves by as much, on top of values a million times larger: 2 of 64 are as large."""
+    before = means(1e6 + np.array([0.1, 0.2, 0.3, 0.7, 0.9, 1.1]))
+    after = means(before[:, 0] + 1e-2)
+    p = bootstrap.permutation_p(ratio, before, after, 20_000, 0)
+    assert p == pytest.approx(2 / 64, abs=0.006)
 
 
 def test_p_is_never_zero():

@@ -1,9 +1,10 @@
 """What counts as right: text, numbers, patterns, JSON."""
 
+import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.eval.metrics import match, numbers, structured
@@ -160,10 +161,9 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(json_values)
 def test_json_equals_itself(value):
-    import json
-
     text = json.dumps(value)
     assert score(structured.json_fields(), text, text) == 1
     assert score(structured.json_valid(), text, text) == 1

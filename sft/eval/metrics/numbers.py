@@ -48,7 +48,7 @@ def close(predicted: Decimal | None, expected: Decimal | None, tolerance: float)
         return False
     if predicted == expected:
         return True
-    with decimal.localcontext(traps=[]):  # beyond the range of exponents: infinite, not an error
+    with decimal.localcontext(decimal.Context(traps=[])):  # too large: infinite, no error
         allowed = Decimal(repr(float(tolerance))) * abs(expected)
         return abs(predicted - expected) <= allowed < Decimal("Infinity")
 
