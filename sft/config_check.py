@@ -32,8 +32,8 @@ _POSITIVE = (
     "data.dedup.cosine data.dedup.memory data.dedup.max_copies data.dedup.drop_share "
     "data.max_length data.eval_max_length data.reading.weight optim.learning_rate optim.eps "
     "train.epochs train.batch_size train.microbatches train.log_every train.keep_latest "
-    "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens eval.shots_max_length mesh.fsdp "
-    "mesh.sequence mesh.tensor mesh.timeout"
+    "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens eval.shots_max_length "
+    "mesh.fsdp mesh.sequence mesh.tensor mesh.timeout"
 ).split()
 _NOT_NEGATIVE = (
     "seed lora.rank data.split.seed data.dedup.responses_per_prompt data.dedup.substring "

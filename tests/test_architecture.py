@@ -70,6 +70,8 @@ NEVER = {
     "sft.train.vocabulary": IO,
     "sft.train.steps": IO,
     "sft.eval.stats": ("jax", *IO),
+    "sft.eval.suites.cases": ("jax", *IO),
+    "sft.eval.suites.refusals": ("jax", *IO),
 }
 
 
