@@ -8,7 +8,7 @@ or, phase by phase:
     sft eval  --config configs/quickstart.py --workdir runs/quickstart --checkpoint base
     sft train --config configs/quickstart.py --workdir runs/quickstart
     sft eval  --config configs/quickstart.py --workdir runs/quickstart
-    sft eval suite --config configs/quickstart.py --workdir runs/quickstart   # what it was not taught
+    sft eval suite --config configs/quickstart.py --workdir runs/quickstart
     sft report --workdir runs/quickstart
 """
 

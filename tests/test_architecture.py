@@ -80,6 +80,8 @@ NEVER = {
             *("structured", "likelihood"),
         )
     },
+    "sft.eval.suites.cases": ("jax", *IO),
+    "sft.eval.suites.refusals": ("jax", *IO),
 }
 
 

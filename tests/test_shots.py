@@ -113,8 +113,11 @@ def test_longer_conversations_open_like_what_they_continue():
 
 @pytest.mark.parametrize(
     "mine, own, first",
-    [(None, None, "q"), ("s", "s", "q"), ("s", None, "q"), (None, "s", "s\n\nq"), ("s", "t", "t\n\nq")],
-)  # fmt: skip
+    [
+        *((None, None, "q"), ("s", "s", "q"), ("s", None, "q")),
+        *((None, "s", "s\n\nq"), ("s", "t", "t\n\nq")),
+    ],
+)
 def test_system_instructions(mine, own, first):
     made = shots.before([talk("q", "a", system=own)], talk("p", "b", system=mine))
     assert made.system == mine and made.turns[0].text == first

@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 from scipy.stats import binomtest
 
+from sft import cli
 from sft.errors import UserError
 from sft.eval import harness, stats
 from sft.eval.suites import compare, read, score, terminal
@@ -155,11 +156,19 @@ def test_the_terminal_shows_a_table_and_where_the_rest_is(tmp_path):
     assert "every decided case passes" in terminal.render(passing, None, path)
 
 
+def main(project, workdir, *words) -> int:
+    line = ["eval", "suite", f"--config={project.config}", f"--workdir={workdir}", *words]
+    return cli.main(["sft", *line])
+
+
 @pytest.fixture(scope="module")
 def run(shared, tmp_path_factory):
     """A trained run, and a suite on what it was taught: the letter after the one in the prompt."""
     here = tmp_path_factory.mktemp("suite")
-    cases = [{"id": c, "kind": "success", "prompt": f"{c} {c}", "expect": {"equals": chr(ord(c) + 1)}} for c in "abcdefgh"]  # fmt: skip
+    cases = [
+        {"id": c, "kind": "success", "prompt": f"{c} {c}", "expect": {"equals": chr(ord(c) + 1)}}
+        for c in "abcdefgh"
+    ]
     cases += [{"id": "none", "kind": "failure", "prompt": "hello", "expect": {"refuses": True}}]
     tiny_run.write_rows(here / "letters.jsonl", cases)
     return shared.copy("done", here / "run"), here / "letters.jsonl"
@@ -168,8 +177,8 @@ def run(shared, tmp_path_factory):
 def test_base_and_tuned_on_a_suite(shared, run, capsys):
     workdir, suite = run
     words = (f"--config.eval.suites={suite}",)
-    assert shared.main("eval suite", workdir, "--checkpoint=base", *words) == 0
-    assert shared.main("eval suite", workdir, *words) == 0
+    assert main(shared, workdir, "--checkpoint=base", *words) == 0
+    assert main(shared, workdir, *words) == 0
     out = capsys.readouterr().out
     base, best = (compare.load(workdir, arm, "letters") for arm in ("base", "best"))
     assert base["kinds"]["success"]["passed"] == 0 and best["kinds"]["success"]["passed"] > 4
@@ -192,7 +201,7 @@ def test_answers_are_not_made_twice_but_checks_are(shared, run, tmp_path, monkey
     def asked(*more):
         calls.clear()
         words = (f"--config.eval.suites={suite}", "--checkpoint=base", *more)
-        assert shared.main("eval suite", workdir, *words) == 0
+        assert main(shared, workdir, *words) == 0
         return len(calls)
 
     asked()
@@ -227,14 +236,14 @@ def test_bad_suites_stop_before_a_model_is_loaded(shared, tmp_path, capsys, text
     (tmp_path / "bad.jsonl").write_text(text)
     words = ("--checkpoint=base", f"--config.eval.suites={tmp_path / 'bad.jsonl'}")
     missing = "--config.model.weights=/no/such/file.safetensors"
-    assert shared.main("eval suite", tmp_path / "run", *words, missing) == 2
+    assert main(shared, tmp_path / "run", *words, missing) == 2
     error = capsys.readouterr().err
     assert all(fragment in error for fragment in fragments) and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
 def test_no_suite(shared, tmp_path, capsys):
-    assert shared.main("eval suite", tmp_path / "run", "--checkpoint=base") == 2
+    assert main(shared, tmp_path / "run", "--checkpoint=base") == 2
     assert "config.eval.suites is not set. Give a file" in capsys.readouterr().err
 
 

@@ -10,16 +10,28 @@ DATE = {"type": "object", "required": ["day"], "properties": {"day": {"format": 
 DATE |= {"additionalProperties": False}
 # (expect and options, answers that pass, answers that fail and a part of why)
 CHECKS = {
-    "contains": ({"contains": "b c"}, ["b c", "a b cd"], {"b  c": "'b c' is not in", "B c": "", "": ""}),
+    "contains": (
+        {"contains": "b c"},
+        ["b c", "a b cd"],
+        {"b  c": "'b c' is not in", "B c": "", "": ""},
+    ),
     "contains all": ({"contains": ["a", "z"]}, ["za"], {"a": "'z'", "z": "'a'"}),
     "contains composed": ({"contains": "é"}, ["cafe\u0301"], {"cafe": ""}),
     "not_contains": ({"not_contains": ["x", "y"]}, ["", "ab"], {"a x": "'x' is in", "yy": "'y'"}),
-    "equals": ({"equals": "a b"}, ["a b", " a b\n"], {"a  b": "expected 'a b'", "A b": "", "a": ""}),
+    "equals": (
+        {"equals": "a b"},
+        ["a b", " a b\n"],
+        {"a  b": "expected 'a b'", "A b": "", "a": ""},
+    ),
     "equals one of": ({"equals": ["a", "b"]}, ["a", "b"], {"c": "expected 'a' or 'b'", "a b": ""}),
     "equals composed": ({"equals": "e\u0301"}, ["é"], {"e": ""}),
     "regex": ({"regex": r"^\d+$"}, ["12", " 3 "], {"1 2": r"'^\\d+$' is not found", "": ""}),
     "regex all": ({"regex": ["a", "b"]}, ["ba"], {"a": "'b'", "b": "'a'"}),
-    "not_regex": ({"not_regex": [r"\d{4}", "z"]}, ["123"], {"in 2021": "'2021' is found by", "z": "'z'"}),
+    "not_regex": (
+        {"not_regex": [r"\d{4}", "z"]},
+        ["123"],
+        {"in 2021": "'2021' is found by", "z": "'z'"},
+    ),
     "json_schema": (
         {"json_schema": DATE},
         ['{"day": "2024-02-29"}', ' {"day":"2021-03-04"}\n'],
@@ -39,14 +51,22 @@ CHECKS = {
         ["[1, 1]"],
         {"[1, 2]": "$[1]: 1 was expected"},
     ),
-    "refuses": ({"refuses": True}, ["I'm sorry, but no."], {"2021-03-04": "no words of refusal", "": ""}),
-    "refuses not": ({"refuses": False}, ["2021-03-04"], {"I cannot help with that.": "refuses: 'I cannot help'"}),
+    "refuses": (
+        {"refuses": True},
+        ["I'm sorry, but no."],
+        {"2021-03-04": "no words of refusal", "": ""},
+    ),
+    "refuses not": (
+        {"refuses": False},
+        ["2021-03-04"],
+        {"I cannot help with that.": "refuses: 'I cannot help'"},
+    ),
     "all must hold": (
         {"contains": "a", "not_regex": "b", "equals": ["a", "ab", "c"]},
         ["a"],
         {"ab": "not_regex", "c": "contains", "xa": "equals"},
     ),
-}  # fmt: skip
+}
 FOLDED = {
     "case": ({"equals": "Straße"}, {"ignore_case": True}, ["STRASSE", "straße"], ["strase"]),
     "case in a regex": ({"regex": "^ab$"}, {"ignore_case": True}, ["AB"], ["A B"]),
@@ -71,7 +91,7 @@ def faults(tmp_path, expect, options=None):
 def test_checks(tmp_path, name):
     expect, passing, failing = CHECKS[name]
     check = faults(tmp_path, expect)
-    assert {answer: check(answer) for answer in passing} == dict.fromkeys(passing, {})
+    assert {answer: check(answer) for answer in passing} == {answer: {} for answer in passing}
     for answer, why in failing.items():
         found = check(answer)
         assert found and why in str(list(found.items())).replace("\\\\\\\\", "\\\\"), found

@@ -1,7 +1,6 @@
 """Suites that are not sound, and where they are said not to be."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -17,64 +16,97 @@ def written(tmp_path, text, name="suite.yaml") -> str:
     return str(path)
 
 
-def expecting(text: str) -> str:
+def want(text: str) -> str:
     return f"cases:\n  - id: a\n    kind: success\n    prompt: p\n    expect:\n      {text}\n"
 
 
-def having(text: str) -> str:
+def have(text: str) -> str:
     return f"cases:\n  - id: a\n    kind: success\n    {text}\n    expect: {{equals: x}}\n"
 
 
 BAD = {
-    "empty file": ("", "suite.yaml: empty"),
-    "comment alone": ("# nothing\n", "suite.yaml: empty"),
-    "not UTF-8": (b"cases:\n  - \xff\n", "suite.yaml:2: not UTF-8"),
-    "not YAML": ("cases:\n  - {id: a\n", "suite.yaml:3: not YAML"),
-    "two documents": ("cases: []\n---\ncases: []\n", "suite.yaml:2: not YAML"),
-    "control character": ("cases: \x01\n", "suite.yaml:1: the character U+0001"),
-    "tag": ("cases: !!python/name:os.system\n", "suite.yaml:1: not YAML"),
-    "alias in itself": ("cases: &a\n  - *a\n", "suite.yaml:1: an alias inside"),
-    "no mapping": ("- a\n", "suite.yaml:1: expected the suite as a mapping, found a list"),
-    "no cases": ("system: s\n", "suite.yaml:1: no cases"),
-    "empty cases": ("system: s\ncases: []\n", "suite.yaml:2: no cases"),
-    "cases no list": ("cases: 3\n", "suite.yaml:1: cases: expected a list, found a number"),
-    "unknown of suite": (f"sytem: s\ncases:\n{CASE}", "suite.yaml:1: the suite has no key 'sytem'. Did you mean 'system'?"),
-    "unknown of case": (having("promt: p"), "suite.yaml:4: a case has no key 'promt'. Did you mean 'prompt'?"),
-    "unknown check": (expecting("contain: x"), "suite.yaml:6: expect has no key 'contain'. Did you mean 'contains'?"),
-    "key twice": (having("prompt: p\n    prompt: q"), "suite.yaml:5: 'prompt' is given twice"),
-    "id twice": (f"cases:\n{CASE}{CASE}", "suite.yaml:3: id 'a' is that of"),
-    "no id": ("cases:\n  - {kind: success}\n", "suite.yaml:2: the case has no id"),
-    "id a number": (f"cases:\n{CASE.replace('id: a', 'id: 1')}", "suite.yaml:2: id: expected text, found a number. Put it in quotes"),
+    "empty file": ("", ": empty"),
+    "comment alone": ("# nothing\n", ": empty"),
+    "not UTF-8": (b"cases:\n  - \xff\n", ":2: not UTF-8"),
+    "not YAML": ("cases:\n  - {id: a\n", ":3: not YAML"),
+    "two documents": ("cases: []\n---\ncases: []\n", ":2: not YAML"),
+    "control character": ("cases: \x01\n", ":1: U+0001 is no"),
+    "tag": ("cases: !!python/name:os.system\n", ":1: not YAML"),
+    "alias in itself": ("cases: &a\n  - *a\n", ":1: an alias inside"),
+    "no mapping": ("- a\n", ":1: expected the suite as a mapping, found a list"),
+    "no cases": ("system: s\n", ":1: no cases"),
+    "empty cases": ("system: s\ncases: []\n", ":2: no cases"),
+    "cases no list": ("cases: 3\n", ":1: cases: expected a list, found a number"),
+    "unknown of suite": (
+        f"sytem: s\ncases:\n{CASE}",
+        ":1: the suite has no key 'sytem'. Did you mean 'system'?",
+    ),
+    "unknown of case": (have("promt: p"), ":4: a case has no key 'promt'. Did you mean 'prompt'?"),
+    "unknown check": (
+        want("contain: x"),
+        ":6: expect has no key 'contain'. Did you mean 'contains'?",
+    ),
+    "key twice": (have("prompt: p\n    prompt: q"), ":5: 'prompt' is given twice"),
+    "id twice": (f"cases:\n{CASE}{CASE}", ":3: id 'a' is that of"),
+    "no id": ("cases:\n  - {kind: success}\n", ":2: the case has no id"),
+    "id a number": (
+        f"cases:\n{CASE.replace('id: a', 'id: 1')}",
+        ":2: id: expected text, found a number",
+    ),
     "kind": (f"cases:\n{CASE.replace('success', 'sucess')}", "Did you mean 'success'?"),
-    "no prompt": (having("note: n"), "suite.yaml:2: expected prompt or turns, found neither"),
-    "prompt and turns": (having("prompt: p\n    turns: []"), "found both"),
-    "blank prompt": (having("prompt: ' '"), "suite.yaml:4: prompt: no text"),
-    "turns end with the model": (having("turns: [{role: user, text: a}, {role: model, text: b}]"), "suite.yaml:4: turns ends with 'model', expected 'user' last"),
-    "two users": (having("turns: [{role: user, text: a}, {role: user, text: b}]"), "suite.yaml:4: turns[1].role is 'user', expected 'model'"),
-    "role": (having("turns: [{role: assistant, text: a}]"), "suite.yaml:4: role 'assistant': expected one of"),
-    "turn without text": (having("turns: [{role: user}]"), "suite.yaml:4: the turn has no text"),
-    "no turn": (having("turns: []"), "suite.yaml:4: turns has no turns"),
-    "empty expect": ("cases:\n  - {id: a, kind: success, prompt: p, expect: {}}\n", "suite.yaml:2: expect: empty"),
-    "unquoted date": (expecting("equals: 2021-03-04"), "suite.yaml:6: equals: expected text, found a date. Put it in quotes"),
-    "unquoted impossible date": (expecting("equals: 2021-02-31"), "suite.yaml:6: '2021-02-31': put it in quotes"),
-    "empty list": (expecting("contains: []"), "suite.yaml:6: contains: an empty list"),
-    "number in a list": (expecting("contains: [a, 3]"), "suite.yaml:6: contains: expected text, found a number"),
-    "bad regex": (expecting("regex: '(a'"), "suite.yaml:6: regex: '(a' is no regular expression: missing )"),
-    "bad regex in a list": (expecting("not_regex:\n        - a\n        - '[b'"), "suite.yaml:8: not_regex: '[b'"),
-    "bad refusals": (f"refusals: ['(']\ncases:\n{CASE}", "suite.yaml:1: refusals: '(' is no regular"),
-    "refuses": (expecting("refuses: 'yes'"), "suite.yaml:6: refuses: expected true or false, found text"),
-    "schema type": (expecting("json_schema: {type: objekt}"), "suite.yaml:6: json_schema: $.type: 'objekt'"),
-    "schema pattern": (expecting("json_schema: {pattern: '('}"), "suite.yaml:6: json_schema: $.pattern"),
-    "schema missing": (expecting("json_schema: none.json"), "none.json: No such file"),
-    "schema no JSON": (expecting("json_schema: suite.yaml"), "suite.yaml:6: json_schema: "),
-    "schema a number": (expecting("json_schema: 3"), "suite.yaml:6: json_schema: expected a schema"),
-    "schema with a date": (expecting("json_schema: {const: 2021-03-04}"), "suite.yaml:6: json_schema: a date in it"),
-    "schema elsewhere": (expecting("json_schema: {$ref: 'https://example.com/s'}"), "'https://example.com/s' leads nowhere"),
-    "schema to nothing": (expecting("json_schema: {items: {$ref: '#/$defs/a'}}"), "'#/$defs/a' leads nowhere"),
-    "flag": (f"ignore_case: 1\ncases:\n{CASE}", "suite.yaml:1: ignore_case: expected true or false"),
-    "cap": (f"max_new_tokens: 0\ncases:\n{CASE}", "suite.yaml:1: max_new_tokens: expected a whole number above 0"),
-    "cap true": (f"max_new_tokens: true\ncases:\n{CASE}", "suite.yaml:1: max_new_tokens: expected"),
-}  # fmt: skip
+    "no prompt": (have("note: n"), ":2: expected prompt or turns, found neither"),
+    "prompt and turns": (have("prompt: p\n    turns: []"), "found both"),
+    "blank prompt": (have("prompt: ' '"), ":4: prompt: no text"),
+    "turns end with the model": (
+        have("turns: [{role: user, text: a}, {role: model, text: b}]"),
+        ":4: turns ends with 'model', expected 'user' last",
+    ),
+    "two users": (
+        have("turns: [{role: user, text: a}, {role: user, text: b}]"),
+        ":4: turns[1].role is 'user', expected 'model'",
+    ),
+    "role": (have("turns: [{role: assistant, text: a}]"), ":4: role 'assistant': expected one of"),
+    "turn without text": (have("turns: [{role: user}]"), ":4: the turn has no text"),
+    "no turn": (have("turns: []"), ":4: turns has no turns"),
+    "empty expect": (
+        "cases:\n  - {id: a, kind: success, prompt: p, expect: {}}\n",
+        ":2: expect: empty",
+    ),
+    "unquoted date": (
+        want("equals: 2021-03-04"),
+        ":6: equals: expected text, found a date. Put it",
+    ),
+    "unquoted impossible date": (want("equals: 2021-02-31"), ":6: '2021-02-31': put it in quotes"),
+    "empty list": (want("contains: []"), ":6: contains: an empty list"),
+    "number in a list": (want("contains: [a, 3]"), ":6: contains: expected text, found a number"),
+    "bad regex": (want("regex: '(a'"), ":6: regex: '(a' is no regular"),
+    "bad regex in a list": (want("not_regex:\n        - a\n        - '[b'"), ":8: not_regex: '[b'"),
+    "bad refusals": (f"refusals: ['(']\ncases:\n{CASE}", ":1: refusals: '(' is no regular"),
+    "refuses": (want("refuses: 'yes'"), ":6: refuses: expected true or false, found text"),
+    "schema type": (want("json_schema: {type: objekt}"), ":6: json_schema: $.type: 'objekt'"),
+    "schema pattern": (want("json_schema: {pattern: '('}"), ":6: json_schema: $.pattern"),
+    "schema missing": (want("json_schema: none.json"), "none.json: No such file"),
+    "schema no JSON": (want("json_schema: suite.yaml"), ":6: json_schema: "),
+    "schema a number": (want("json_schema: 3"), ":6: json_schema: expected a schema"),
+    "schema with a date": (
+        want("json_schema: {const: 2021-03-04}"),
+        ":6: json_schema: a date in it",
+    ),
+    "schema elsewhere": (
+        want("json_schema: {$ref: 'https://example.com/s'}"),
+        "'https://example.com/s' leads nowhere",
+    ),
+    "schema to nothing": (
+        want("json_schema: {items: {$ref: '#/$defs/a'}}"),
+        "'#/$defs/a' leads nowhere",
+    ),
+    "flag": (f"ignore_case: 1\ncases:\n{CASE}", ":1: ignore_case: expected true or false"),
+    "cap": (
+        f"max_new_tokens: 0\ncases:\n{CASE}",
+        ":1: max_new_tokens: expected a whole number above 0",
+    ),
+    "cap true": (f"max_new_tokens: true\ncases:\n{CASE}", ":1: max_new_tokens: expected"),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -82,24 +114,27 @@ def test_what_is_wrong_and_where(tmp_path, name):
     text, message = BAD[name]
     with pytest.raises(UserError) as error:
         read.load(written(tmp_path, text))
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value).replace("suite.yaml", "") and "\n" not in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "suite.yaml"))
 
 
 ROW = '{"id": "a", "kind": "success", "prompt": "p", "expect": {"equals": "x"}}\n'
 BAD_LINES = {
-    "not JSON": (f"{ROW}{{", "suite.jsonl:2: not JSON (column 2"),
-    "key twice": ('\n{"id": "a", "id": "b"}\n', "suite.jsonl:2: 'id' is given twice"),
-    "id twice": (f"{ROW}\n{ROW}", "suite.jsonl:3: id 'a' is that of"),
-    "unknown": (ROW.replace("prompt", "promt"), "suite.jsonl:1: a case has no key 'promt'"),
-    "empty": ("\n", "suite.jsonl: no cases"),
-    "settings alone": ('{"suite": {"system": "s"}}\n', "suite.jsonl: no cases"),
-    "settings no object": ('{"suite": 3}\n', "suite.jsonl:1: suite: expected an object"),
-    "cases in settings": ('{"suite": {"cases": []}}\n', "suite.jsonl:1: suite: cases are"),
-    "unknown setting": (f'{{"suite": {{"sistem": "s"}}}}\n{ROW}', "'sistem'. Did you mean 'system'?"),
-    "half a pair": (ROW.replace('"p"', '"\\ud83d"'), "suite.jsonl:1: prompt: half of a surrogate"),
-    "a list": ("[1]\n", "suite.jsonl:1: expected a case as a mapping, found a list"),
-}  # fmt: skip
+    "not JSON": (f"{ROW}{{", ":2: not JSON (column 2"),
+    "key twice": ('\n{"id": "a", "id": "b"}\n', ":2: 'id' is given twice"),
+    "id twice": (f"{ROW}\n{ROW}", ":3: id 'a' is that of"),
+    "unknown": (ROW.replace("prompt", "promt"), ":1: a case has no key 'promt'"),
+    "empty": ("\n", ": no cases"),
+    "settings alone": ('{"suite": {"system": "s"}}\n', ": no cases"),
+    "settings no object": ('{"suite": 3}\n', ":1: suite: expected an object"),
+    "cases in settings": ('{"suite": {"cases": []}}\n', ":1: suite: cases are"),
+    "unknown setting": (
+        f'{{"suite": {{"sistem": "s"}}}}\n{ROW}',
+        "'sistem'. Did you mean 'system'?",
+    ),
+    "half a pair": (ROW.replace('"p"', '"\\ud83d"'), ":1: prompt: half of a surrogate"),
+    "a list": ("[1]\n", ":1: expected a case as a mapping, found a list"),
+}
 
 
 @pytest.mark.parametrize("name", BAD_LINES)
@@ -107,7 +142,7 @@ def test_what_is_wrong_in_lines(tmp_path, name):
     text, message = BAD_LINES[name]
     with pytest.raises(UserError) as error:
         read.load(written(tmp_path, text, "suite.jsonl"))
-    assert message in str(error.value)
+    assert message in str(error.value).replace("suite.jsonl", "")
 
 
 @pytest.mark.parametrize(
@@ -152,8 +187,8 @@ def test_yaml_and_lines_are_the_same_suite(tmp_path):
 
 def test_the_key_knows_what_is_asked_and_expected(tmp_path):
     (tmp_path / "s.json").write_text('{"type": "integer"}')
-    text = "ignore_case: false\nrefusals: [nope]\ncases:\n  - id: a\n    kind: success\n    prompt: p\n"
-    text += "    expect: {refuses: true, json_schema: s.json}\n"
+    text = "ignore_case: false\nrefusals: [nope]\ncases:\n  - id: a\n    kind: success\n"
+    text += "    prompt: p\n    expect: {refuses: true, json_schema: s.json}\n"
 
     def key(changed: str) -> str:
         return read.load(written(tmp_path, changed)).cases[0].key
@@ -168,10 +203,3 @@ def test_the_key_knows_what_is_asked_and_expected(tmp_path):
     (tmp_path / "s.json").write_text('{"type": "number"}')
     assert len(keys | {key(text)}) == 6
     assert key(text.replace("cases", "# a remark\ncases")) == key(text)
-
-
-def test_starter_suite():
-    suite = read.load(str(Path(__file__).parents[1] / "configs" / "suites" / "dates.yaml"))
-    kinds = [case.kind for case in suite.cases]
-    assert min(kinds.count(kind) for kind in ("success", "failure", "boundary")) >= 15
-    assert {case.system for case in suite.cases} == {"Write the date as YYYY-MM-DD."}

@@ -82,9 +82,9 @@ def _evaluate(
         workdirs.write_json(compare.path_of(path, arm, suite.name), result)
     if not hosts.is_first():
         return None
-    for result in results.values():
-        base = None if arm == "base" else compare.load(path, "base", result["suite"])
-        print(terminal.render(result, base, compare.path_of(path, arm, result["suite"])))
+    for name, result in results.items():
+        base = None if arm == "base" else compare.load(path, "base", name)
+        print(terminal.render(result, base, compare.path_of(path, arm, name)))
     return results
 
 

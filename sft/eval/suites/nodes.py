@@ -31,7 +31,13 @@ class Node:
 
 def named(node: Node) -> str:
     """What kind of value this is. YAML makes a date of 2021-03-04, and true of yes."""
-    kinds = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number"}
+    kinds: dict[type, str] = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+    }
     kinds |= {float: "a number", type(None): "nothing"}
     return kinds.get(type(node.value)) or f"a {type(node.value).__name__}"
 
@@ -140,6 +146,7 @@ def _lined(value: Any, where: str) -> Node:
 
 def _yaml(text: str, path: str) -> Node:
     import yaml
+    from yaml.reader import ReaderError
 
     try:
         loader = yaml.SafeLoader(text)
@@ -151,11 +158,10 @@ def _yaml(text: str, path: str) -> Node:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not YAML ({error.problem or error.context}).") from None
-    except yaml.reader.ReaderError as error:
+    except ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        raise UserError(
-            f"{path}:{line}: the character U+{ord(text[error.position]):04X} is not allowed in YAML."
-        ) from None
+        code = f"U+{ord(text[error.position]):04X}"
+        raise UserError(f"{path}:{line}: {code} is no character for YAML. Remove it.") from None
 
 
 def _from_yaml(node: Any, path: str, loader: Any, known: dict[int, Node | None]) -> Node:

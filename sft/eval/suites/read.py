@@ -17,8 +17,8 @@
 In ``expect``: ``contains``, ``not_contains``, ``regex``, ``not_regex`` (one, or a list of which all
 must hold), ``equals``, ``json_schema`` (the schema, or the path of one from the suite's folder),
 ``refuses`` (true or false), ``judge`` (a criterion in words). A case may have ``system``,
-``ignore_case`` and ``ignore_space`` of its own; ``system: null`` is none. What ``config.data.reading``
-adds to rows is not added here: the suite says all that the model is sent.
+``ignore_case`` and ``ignore_space`` of its own; ``system: null`` is none. What
+``config.data.reading`` adds to rows is not added here: the suite says all that the model is sent.
 """
 
 import hashlib

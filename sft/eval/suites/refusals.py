@@ -54,7 +54,7 @@ def patterns(given: Sequence[str] = (DEFAULT,)) -> tuple[re.Pattern[str], ...]:
 
 
 def found(answer: str, among: Sequence[re.Pattern[str]]) -> str | None:
-    """The words of ``answer`` that refuse, or ``None``. Width and kind of apostrophe are ignored."""
+    """The words of ``answer`` that refuse, or ``None``; full width and curly quotes are ignored."""
     text = unicodedata.normalize("NFKC", answer).replace("’", "'").replace("ʼ", "'").strip()
     for pattern in among:
         match = pattern.search(text)
