@@ -19,64 +19,9 @@ from ml_collections import ConfigDict, config_flags
 
 from sft import config as configs
 from sft import errors
+from sft.commands import COMMANDS, FLAGS, Command, usage
 from sft.config_check import validate
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
-
-COMMANDS = {
-    "data": "audit the data sets: what would be trained on, and is it like what is served",
-    "data mine": "rank the training rows by how hard they are for a model; write subsets",
-    "train": "tune, or continue a run; choose the best epoch",
-    "eval": "score the base model or a checkpoint on the test set",
-    "eval suite": "success, failure and boundary cases: pass rates, base against tuned",
-    "eval lm": "run tasks of lm-eval on the base model or a checkpoint",
-    "plan": "does the training step fit a TPU slice; needs no TPU, no data and no weights",
-    "report": "print a run and write report.html",
-}
-_MODULES = {
-    "data mine": "sft.eval.mine",  # it needs a model, so it stands with the evaluation
-    "eval suite": "sft.eval.suites.main",
-    "eval lm": "sft.eval.lm",
-}
-FLAGS = (
-    "config",
-    "workdir",
-    "checkpoint",
-    "profile",
-    "json",
-    "slice",
-    "trained_share",
-    "tasks",
-    "limit",
-    "fewshot",
-    "chat",
-    "max_length",
-)
-HELP = """\
-usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
-
-Supervised fine-tuning of Gemma.
-
-commands:
-{commands}
-
-flags:
-  --config=FILE          a file of configs/; optional where the run in --workdir has one
-  --config.KEY=VALUE     changes one value, as in --config.optim.learning_rate=1e-3
-  --workdir=DIR          the run directory
-  --checkpoint=WHICH     base, best, latest or a step; eval: best if not given, data mine: base
-  --profile              train: a trace of steps 3 to 5 of this process, in DIR/profile
-  --slice=NAME           plan: the TPU slice, as in v5e-8; --workdir is not needed there
-  --trained_share=SHARE  plan: of the positions, those with loss; the run's audit if not given
-  --tasks=NAME,FILE      eval lm: tasks or groups of lm-eval, or YAML files
-  --limit=N              eval lm: documents of each task; 0 = all
-  --fewshot=N            eval lm: examples before each question; -1 = as the task says
-  --chat                 eval lm: put questions as user turns
-  --max_length=N         eval lm: tokens of a request; 0 = the model's own
-  --json                 print one JSON object as the last line, and nothing else there
-
-exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 3 does not fit the slice (plan);
-            42 interrupted and saved, run me again
-"""
 
 
 def run() -> None:
@@ -94,8 +39,7 @@ def main(argv: list[str]) -> int:
     """Runs one command line and returns the exit code."""
     words = argv[1:]
     if not words or words[0] in ("help", "-h", "--help") or "--help" in words:
-        lines = "\n".join(f"  {name:<11}{text}" for name, text in COMMANDS.items())
-        print(HELP.format(commands=lines))
+        print(usage())
         return DONE if words else BAD_INPUT
     code = DONE
     try:
@@ -142,66 +86,55 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         raise UserError(
             f"no command {command!r}.{configs.nearest(command, list(COMMANDS))} See sft --help."
         )
+    entry = COMMANDS[command]
+    given, rest = _flags(entry, argv[len(command.split()) :])
+    values = {name: given[name].value for name in entry.flags if name != "runs"}
+    if "runs" in entry.flags:
+        values["runs"] = [word for word in rest if not word.startswith("-")]
+        rest = [word for word in rest if word.startswith("-")]
+    for name in entry.needs:
+        if not values[name]:
+            raise UserError(FLAGS[name].missing)
+    config = configs.default()
+    if given.config is not None:
+        config = configs.load(given.config)
+    elif entry.has_config:
+        if not values["workdir"]:
+            raise UserError("--config=FILE is missing, or the --workdir of a run.")
+        from sft.workdir import stored_config
+
+        config = stored_config(values["workdir"])
+    _override(config, rest)
+    validate(config)
+    more = [values[name] for name in entry.flags]
+    arguments = [config, *more] if entry.has_config else more
+    module = importlib.import_module(entry.module)
+    return lambda: module.main(*arguments), given.json
+
+
+def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """The values of this command's flags, and the words that are none of them."""
     given = flags.FlagValues()
     given.set_gnu_getopt(True)
     flags.DEFINE_string("config", None, "configuration file", flag_values=given)
-    flags.DEFINE_string("workdir", "", "run directory", flag_values=given)
-    usual = "base" if command == "data mine" else "best"
-    flags.DEFINE_string("checkpoint", usual, "what to evaluate", flag_values=given)
-    flags.DEFINE_bool("profile", False, "trace some steps of training", flag_values=given)
     flags.DEFINE_bool("json", False, "machine-readable result", flag_values=given)
-    if command == "plan":
-        flags.DEFINE_string("slice", "", "TPU slice", flag_values=given)
-        flags.DEFINE_float("trained_share", None, "positions with loss", flag_values=given)
-    if command == "eval lm":
-        _define_tasks(given)
+    define: dict[type, Callable[..., Any]] = {
+        str: flags.DEFINE_string,
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        list: flags.DEFINE_list,
+    }
+    for name in entry.flags:
+        if name != "runs":
+            flag = FLAGS[name]
+            default = entry.defaults.get(name, flag.default)
+            define[flag.kind](name, default, flag.text, flag_values=given)
     try:
-        _, *rest = given(argv[len(command.split()) :], known_only=True)
+        _, *rest = given(words, known_only=True)
     except flags.Error as error:
         raise UserError(f"{_line(error)}. See sft --help.") from None
-    if command == "plan" and not given.slice:
-        raise UserError("--slice=NAME is missing, as in --slice=v5e-8. sft/topology.py has all.")
-    if command == "plan" and given.config is None and not given.workdir:
-        raise UserError("--config=FILE is missing, or the --workdir of a run.")
-    if command != "plan" and not given.workdir:
-        raise UserError("--workdir=DIR is missing.")
-    if given.profile and command != "train":
-        raise UserError(f"--profile is of sft train; sft {command} has none.")
-    if given.config is not None:
-        config = configs.load(given.config)
-    elif command == "report":
-        config = configs.default()
-    else:
-        from sft.workdir import stored_config
-
-        config = stored_config(given.workdir)
-    _override(config, rest)
-    validate(config)
-    module = importlib.import_module(_MODULES.get(command, f"sft.{command}.main"))
-    if command == "report":
-        return lambda: module.main(given.workdir), given.json
-    if command == "plan":
-        more = (given.slice, given.workdir, given.trained_share)
-        return lambda: module.main(config, *more), given.json
-    if command == "eval lm":
-        what = (tuple(given.tasks), given.limit, given.fewshot, given.chat, given.max_length)
-        return lambda: module.main(
-            config, given.workdir, given.checkpoint, module.Tasks(*what)
-        ), given.json
-    if command in ("eval", "eval suite", "data mine"):
-        return lambda: module.main(config, given.workdir, given.checkpoint), given.json
-    if command == "train":
-        return lambda: module.main(config, given.workdir, given.profile), given.json
-    return lambda: module.main(config, given.workdir), given.json
-
-
-def _define_tasks(given: flags.FlagValues) -> None:
-    """The fields of ``sft.eval.lm.Tasks``."""
-    flags.DEFINE_list("tasks", [], "of lm-eval, or YAML files", flag_values=given)
-    flags.DEFINE_integer("limit", 0, "documents", lower_bound=0, flag_values=given)
-    flags.DEFINE_integer("fewshot", -1, "examples", lower_bound=-1, flag_values=given)
-    flags.DEFINE_bool("chat", False, "as user turns", flag_values=given)
-    flags.DEFINE_integer("max_length", 0, "tokens", lower_bound=0, flag_values=given)
+    return given, rest
 
 
 def _override(config: ConfigDict, words: list[str]) -> None:
@@ -224,7 +157,11 @@ def _override(config: ConfigDict, words: list[str]) -> None:
         hint = configs.nearest(wrong)
         raise UserError(f"--config.{wrong}: no such key.{hint} See sft/config.py.") from None
     except flags.UnrecognizedFlagError as error:
-        hint = configs.nearest(error.flagname.partition(".")[0], list(FLAGS))
+        name = error.flagname.partition(".")[0]
+        if name in FLAGS:
+            whose = ", ".join(f"sft {c}" for c, entry in COMMANDS.items() if name in entry.flags)
+            raise UserError(f"--{name} is of {whose} alone. See sft --help.") from None
+        hint = configs.nearest(name, ["config", "json", *FLAGS])
         raise UserError(f"no flag --{error.flagname}.{hint} See sft --help.") from None
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"{_line(error)}. See sft --help.") from None

@@ -19,7 +19,15 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # A module imports only from its own layer or from those before it.
 LAYERS = (
-    ("sft.errors", "sft.types", "sft.config", "sft.config_check", "sft.progress", "sft.template"),
+    (
+        "sft.errors",
+        "sft.types",
+        "sft.config",
+        "sft.config_check",
+        "sft.progress",
+        "sft.template",
+        "sft.commands",
+    ),
     ("sft.layout",),
     ("sft.coordinator",),
     ("sft.hosts",),

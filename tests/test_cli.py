@@ -6,7 +6,7 @@ import sys
 import pytest
 import tiny_run
 
-from sft import cli
+from sft import cli, commands
 
 shared, registered = tiny_run.shared, tiny_run.registered
 
@@ -15,7 +15,7 @@ shared, registered = tiny_run.shared, tiny_run.registered
 def test_help(capsys, words, code):
     assert cli.main(["sft", *words]) == code
     out = capsys.readouterr().out
-    assert all(word in out for word in [*cli.COMMANDS, "--config", "--workdir", "42"])
+    assert all(word in out for word in [*commands.COMMANDS, "--config", "--workdir", "42"])
 
 
 def test_json_is_the_only_thing_on_standard_output(shared, tmp_path, capfd):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,14 @@ class Tasks:
     max_length: int = 0
 
 
-def main(config: ConfigDict, workdir: str, checkpoint: str, tasks: Tasks) -> dict[str, Any]:
+def main(
+    config: ConfigDict, workdir: str, checkpoint: str, names: Sequence[str], *options: Any
+) -> dict[str, Any]:
     """Evaluates, and writes ``eval/lm.<arm>.json`` and, a line a document, ``….samples.jsonl``.
 
     Args:
       checkpoint: ``base``, ``best``, ``latest`` or a step.
+      names, options: the fields of ``Tasks``, in order.
 
     Returns:
       What is in the file.
@@ -49,6 +53,7 @@ def main(config: ConfigDict, workdir: str, checkpoint: str, tasks: Tasks) -> dic
     """
     import jax
 
+    tasks = Tasks(tuple(names), *options)
     # lm-eval would fork to resample, and a fork of a process with JAX's threads can hang.
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:

@@ -1,0 +1,148 @@
+"""The commands of ``sft`` and their flags, one entry each. Imports nothing of them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One flag.
+
+    Attributes:
+      kind: of its value; ``list`` = several texts joined by commas.
+      default: where it is not given.
+      value: what stands for the value in the help; ``""`` = there is none, it is on or off.
+      text: for the help.
+      missing: what to say where a command needs it and it is not given.
+    """
+
+    kind: type
+    default: Any
+    value: str
+    text: str
+    missing: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+      text: for the help.
+      module: whose ``main`` is called with the configuration and the values of ``flags``.
+      flags: that it takes, in this order; ``runs`` is the directories given without a flag.
+      needs: those of them that must be given.
+      defaults: where they are not the flag's own.
+      has_config: whether ``main`` takes a configuration.
+    """
+
+    text: str
+    module: str
+    flags: tuple[str, ...]
+    needs: tuple[str, ...] = ("workdir",)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    has_config: bool = True
+
+
+OF_ARM = ("workdir", "checkpoint")
+COMMANDS = {
+    "data": Command(
+        "audit the data sets: what would be trained on, and is it like what is served",
+        "sft.data.main",
+        ("workdir",),
+    ),
+    "data mine": Command(
+        "rank the training rows by how hard they are for a model; write subsets",
+        "sft.eval.mine",  # it needs a model, so it stands with the evaluation
+        OF_ARM,
+        defaults={"checkpoint": "base"},
+    ),
+    "train": Command(
+        "tune, or continue a run; choose the best epoch", "sft.train.main", ("workdir", "profile")
+    ),
+    "eval": Command(
+        "score the base model or a checkpoint on the test set", "sft.eval.main", OF_ARM
+    ),
+    "eval suite": Command(
+        "success, failure and boundary cases: pass rates, base against tuned",
+        "sft.eval.suites.main",
+        OF_ARM,
+    ),
+    "eval lm": Command(
+        "run tasks of lm-eval on the base model or a checkpoint",
+        "sft.eval.lm",
+        (*OF_ARM, "tasks", "limit", "fewshot", "chat", "max_length"),
+        needs=("workdir", "tasks"),
+    ),
+    "plan": Command(
+        "does the training step fit a TPU slice; needs no TPU, no data and no weights",
+        "sft.plan.main",
+        ("slice", "workdir", "trained_share"),
+        needs=("slice",),
+    ),
+    "report": Command(
+        "print a run and write report.html", "sft.report.main", ("workdir",), has_config=False
+    ),
+}
+
+FLAGS = {
+    "workdir": Flag(str, "", "DIR", "the run directory", "--workdir=DIR is missing."),
+    "checkpoint": Flag(
+        str, "best", "WHICH", "base, best, latest or a step; best if not given, data mine: base"
+    ),
+    "profile": Flag(
+        bool, False, "", "train: a trace of steps 3 to 5 of this process, in DIR/profile"
+    ),
+    "slice": Flag(
+        str,
+        "",
+        "NAME",
+        "plan: the TPU slice, as in v5e-8; --workdir is not needed there",
+        "--slice=NAME is missing, as in --slice=v5e-8. sft/topology.py has all.",
+    ),
+    "trained_share": Flag(
+        float,
+        None,
+        "SHARE",
+        "plan: of the positions, those with loss; the run's audit if not given",
+    ),
+    "tasks": Flag(
+        list,
+        [],
+        "NAME,FILE",
+        "eval lm: tasks or groups of lm-eval, or YAML files",
+        "--tasks=NAME is missing: a task or group of lm-eval, or a YAML file.",
+    ),
+    "limit": Flag(int, 0, "N", "eval lm: documents of each task; 0 = all"),
+    "fewshot": Flag(int, -1, "N", "eval lm: examples before each question; -1 = as the task says"),
+    "chat": Flag(bool, False, "", "eval lm: put questions as user turns"),
+    "max_length": Flag(int, 0, "N", "eval lm: tokens of a request; 0 = the model's own"),
+}
+
+HELP = """\
+usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
+
+Supervised fine-tuning of Gemma.
+
+commands:
+{commands}
+
+flags:
+  --config=FILE          a file of configs/; optional where the run in --workdir has one
+  --config.KEY=VALUE     changes one value, as in --config.optim.learning_rate=1e-3
+{flags}
+  --json                 print one JSON object as the last line, and nothing else there
+
+exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 3 does not fit the slice (plan);
+            42 interrupted and saved, run me again
+"""
+
+
+def usage() -> str:
+    """What ``sft --help`` prints."""
+    names = {f"--{name}={flag.value}".rstrip("="): flag.text for name, flag in FLAGS.items()}
+    return HELP.format(
+        commands="\n".join(f"  {name:<16}{command.text}" for name, command in COMMANDS.items()),
+        flags="\n".join(f"  {name:<23}{text}" for name, text in names.items()),
+    )
