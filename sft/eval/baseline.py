@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from sft import inputs, sets
 from sft import workdir as workdirs
+from sft.eval import metrics
 from sft.eval.arms import Arm
 
 # Of config.eval: where, how fast and when, never a number.
@@ -58,25 +59,21 @@ def _key(config: ConfigDict, arm: Arm, split: sets.Split) -> str:
     """Twelve hex digits of everything that could change the numbers of the base model."""
     import jax
 
+    answers = [c.turns[-1].text for c in split.conversations]
+    found = metrics.of(config, answers)
     settings: dict[str, Any] = {
         "arm": arm.name,
         "model": {key: config.model[key] for key in ("name", "sha256", "dtype", "attention")},
         "files": inputs.identity(config),
         "chat": config.data.chat,
         "eval": {key: value for key, value in config.eval.items() if key not in _FREE},
-        "own metrics": _own_metrics(config),
+        "signatures": [[name, metric.signature] for name, metric in found.items()],
         "seed": config.seed,
         "rows": split.content,
-        "answers": [c.turns[-1].text for c in split.conversations],
+        "answers": answers,
         "versions": workdirs.facts(config).get("gemma-sft"),
         "platform": jax.default_backend(),
     }
     if config.eval.shots and arm.name != "base":
         settings["shots from"] = [config.data.train, dict(config.data.split)]
     return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:24]
-
-
-def _own_metrics(config: ConfigDict) -> list[str]:
-    """Contents of the files of the user's own metrics."""
-    files = [name.rpartition(":")[0].strip() for name in config.eval.metrics.split(",")]
-    return [Path(name).read_text() for name in files if name]

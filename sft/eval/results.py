@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from sft import config as configs
 from sft import hosts, sets
 from sft import workdir as workdirs
-from sft.eval import baseline, harness
+from sft.eval import baseline, harness, metrics
 from sft.eval.arms import Arm
 
 Result = dict[str, Any]
@@ -93,7 +93,9 @@ def _path(path: Path, arm: Arm, name: str, ending: str) -> Path:
 
 def _fingerprint(config: ConfigDict, arm: Arm, split: sets.Split) -> str:
     """Of everything that could change the numbers."""
-    text = json.dumps([configs.fingerprint(config), arm.name, arm.step, split.content])
+    found = metrics.of(config, [c.turns[-1].text for c in split.conversations])
+    signatures = [[name, metric.signature] for name, metric in found.items()]
+    text = json.dumps([configs.fingerprint(config), arm.name, arm.step, split.content, signatures])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
