@@ -28,10 +28,10 @@ COMMANDS = {
     "train": "tune, or continue a run; choose the best epoch",
     "eval": "score the base model or a checkpoint on the test set",
     "plan": "does the training step fit a TPU slice; needs no TPU, no data and no weights",
-    "report": "print a run and write report.html",
+    "report": "print and diagnose a run, or compare several, as in sft report A B C",
 }
 _MODULES = {"data mine": "sft.eval.mine"}  # it needs a model, so it stands with the evaluation
-FLAGS = ("config", "workdir", "checkpoint", "profile", "json", "slice", "trained_share")
+FLAGS = ("config", "workdir", "checkpoint", "profile", "json", "slice", "trained_share", "out")
 HELP = """\
 usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
 
@@ -48,6 +48,7 @@ flags:
   --profile              train: a trace of steps 3 to 5 of this process, in DIR/profile
   --slice=NAME           plan: the TPU slice, as in v5e-8; --workdir is not needed there
   --trained_share=SHARE  plan: of the positions, those with loss; the run's audit if not given
+  --out=FILE             report: the page; report.html of the run, or compare.html if not given
   --json                 print one JSON object as the last line, and nothing else there
 
 exit codes: 0 done; 1 a bug; 2 bad usage, config or data; 3 does not fit the slice (plan);
@@ -126,6 +127,8 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     flags.DEFINE_string("checkpoint", usual, "what to evaluate", flag_values=given)
     flags.DEFINE_bool("profile", False, "trace some steps of training", flag_values=given)
     flags.DEFINE_bool("json", False, "machine-readable result", flag_values=given)
+    if command == "report":
+        flags.DEFINE_string("out", "", "the page", flag_values=given)
     if command == "plan":
         flags.DEFINE_string("slice", "", "TPU slice", flag_values=given)
         flags.DEFINE_float("trained_share", None, "positions with loss", flag_values=given)
@@ -137,7 +140,11 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         raise UserError("--slice=NAME is missing, as in --slice=v5e-8. sft/topology.py has all.")
     if command == "plan" and given.config is None and not given.workdir:
         raise UserError("--config=FILE is missing, or the --workdir of a run.")
-    if command != "plan" and not given.workdir:
+    runs = [given.workdir] if given.workdir else []
+    if command == "report":
+        runs += [word for word in rest if not word.startswith("-")]
+        rest = [word for word in rest if word.startswith("-")]
+    if command != "plan" and not (given.workdir or runs):
         raise UserError("--workdir=DIR is missing.")
     if given.profile and command != "train":
         raise UserError(f"--profile is of sft train; sft {command} has none.")
@@ -153,7 +160,7 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     validate(config)
     module = importlib.import_module(_MODULES.get(command, f"sft.{command}.main"))
     if command == "report":
-        return lambda: module.main(given.workdir), given.json
+        return lambda: module.main(runs, given.out), given.json
     if command == "plan":
         more = (given.slice, given.workdir, given.trained_share)
         return lambda: module.main(config, *more), given.json

@@ -107,6 +107,7 @@ def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, 
 def _name_lines(axes: Any, found: Sequence[tuple[str, list[float], list[float]]]) -> None:
     """Writes each name right of the axes at the height of its line's end, one below another."""
     step = 0.075  # of the height of the axes, a line of text
+    axes.get_xlim(), axes.get_ylim()  # settles them, which the transform needs
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = [to_axes.transform((x[-1], y[-1]))[1] for _, x, y in found]
     order = sorted(range(len(found)), key=lambda i: -ends[i])

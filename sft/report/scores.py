@@ -153,8 +153,8 @@ def _resampled(
     """``(difference, low, high, p)`` by metric."""
     if not names or not all("nll" in row for row in (*before, *after)):
         return {}  # an evaluation made before there were several metrics
-    from sft.eval import bootstrap  # ty: ignore[unresolved-import]
-    from sft.eval import scores as scoring  # ty: ignore[unresolved-import]
+    from sft.eval import bootstrap  # ty: ignore[missing-module-member]
+    from sft.eval import scores as scoring  # ty: ignore[missing-module-member]
 
     config = configs.from_dict(run.config)
     try:
@@ -170,9 +170,7 @@ def _resampled(
     return found
 
 
-def _change(
-    value: float, low: float, high: float, p: float, better: str, pairs: int
-) -> Change:
+def _change(value: float, low: float, high: float, p: float, better: str, pairs: int) -> Change:
     verdict = "unclear"
     if p < SIGNIFICANT and not low <= 0 <= high:
         verdict = "better" if (value > 0) == (better == "higher") else "worse"

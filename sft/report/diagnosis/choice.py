@@ -21,9 +21,11 @@ def small_validation(run: Run) -> Finding | None:
     if not 0 < spread < se < math.inf or se <= curves.CONVERGED * abs(start.loss - best.loss):
         return None
     rows = run.data.get("sets", {}).get("validation", {}).get("rows")
-    needed = f" About {math.ceil(rows * (curves.NOISE * se / spread) ** 2):,} rows would tell." if (
-        rows and spread > curves.RISE * best.loss
-    ) else ""
+    needed = (
+        f" About {math.ceil(rows * (curves.NOISE * se / spread) ** 2):,} rows would tell."
+        if (rows and spread > curves.RISE * best.loss)
+        else ""
+    )
     return Finding(
         "small_validation",
         "warning",

@@ -22,12 +22,13 @@ def large_start(run: Run) -> Finding | None:
     guessing = math.log(spec.vocab) if spec else math.inf
     if loss <= min(LARGE, GUESSING * guessing):
         return None
-    told = f"; giving all {spec.vocab:,} tokens the same probability has {guessing:.2f}"
+    told = ""
+    if spec:
+        told = f"; giving all {spec.vocab:,} tokens the same probability has {guessing:.2f}"
     return Finding(
         "large_start",
         "error",
-        f"Data problem: training begins at a loss of {loss:.2f} nats a token"
-        f"{told if spec else ''}.",
+        f"Data problem: training begins at a loss of {loss:.2f} nats a token{told}.",
         "See `sft data`: are the weights (config.model.weights) and the tokenizer those of "
         f"{run.config.get('model.name')}, is the chat format right, are rows cut or turned "
         "round?",
