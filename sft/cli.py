@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from sft import config as configs
 from sft import errors
-from sft.commands import COMMANDS, FLAGS, Command, usage
+from sft.commands import COMMANDS, FLAGS, RUNS, Command, usage
 from sft.config_check import validate
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
 
@@ -88,13 +88,14 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         )
     entry = COMMANDS[command]
     given, rest = _flags(entry, argv[len(command.split()) :])
-    values = {name: given[name].value for name in entry.flags if name != "runs"}
-    if "runs" in entry.flags:
-        values["runs"] = [word for word in rest if not word.startswith("-")]
+    values = {name: given[name].value for name in entry.flags if name != RUNS}
+    if RUNS in entry.flags:
+        named = [given.workdir] if given.workdir else []
+        values[RUNS] = named + [word for word in rest if not word.startswith("-")]
         rest = [word for word in rest if word.startswith("-")]
     for name in entry.needs:
         if not values[name]:
-            raise UserError(FLAGS[name].missing)
+            raise UserError(FLAGS["workdir" if name == RUNS else name].missing)
     config = configs.default()
     if given.config is not None:
         config = configs.load(given.config)
@@ -125,11 +126,10 @@ def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str
         float: flags.DEFINE_float,
         list: flags.DEFINE_list,
     }
-    for name in entry.flags:
-        if name != "runs":
-            flag = FLAGS[name]
-            default = entry.defaults.get(name, flag.default)
-            define[flag.kind](name, default, flag.text, flag_values=given)
+    for name in ("workdir" if name == RUNS else name for name in entry.flags):
+        flag = FLAGS[name]
+        default = entry.defaults.get(name, flag.default)
+        define[flag.kind](name, default, flag.text, flag_values=given)
     try:
         _, *rest = given(words, known_only=True)
     except flags.Error as error:

@@ -31,7 +31,7 @@ class Command:
     Attributes:
       text: for the help.
       module: whose ``main`` is called with the configuration and the values of ``flags``.
-      flags: that it takes, in this order; ``runs`` is the directories given without a flag.
+      flags: that it takes, in this order; ``RUNS`` are directories given without a flag.
       needs: those of them that must be given.
       defaults: where they are not the flag's own.
       has_config: whether ``main`` takes a configuration.
@@ -45,6 +45,7 @@ class Command:
     has_config: bool = True
 
 
+RUNS = "runs"  # directories without a flag, and --workdir
 OF_ARM = ("workdir", "checkpoint")
 COMMANDS = {
     "data": Command(
@@ -82,7 +83,11 @@ COMMANDS = {
         needs=("slice",),
     ),
     "report": Command(
-        "print a run and write report.html", "sft.report.main", ("workdir",), has_config=False
+        "print and diagnose a run, or compare several, as in sft report A B C",
+        "sft.report.main",
+        (RUNS, "out"),
+        needs=(RUNS,),
+        has_config=False,
     ),
 }
 
@@ -106,6 +111,9 @@ FLAGS = {
         None,
         "SHARE",
         "plan: of the positions, those with loss; the run's audit if not given",
+    ),
+    "out": Flag(
+        str, "", "FILE", "report: the page; report.html of the run, or compare.html if not given"
     ),
     "tasks": Flag(
         list,

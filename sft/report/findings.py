@@ -1,7 +1,6 @@
 """What a run shows, in plain words: did tuning help, on which set, and can it be trusted."""
 
 import dataclasses
-import math
 from typing import Any
 
 from sft.eval import stats
@@ -96,14 +95,15 @@ def headline(comparisons: list[Comparison]) -> str:
 
 
 def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
-    """What is missing, contradictory or stale, one sentence each."""
+    """What is missing, contradictory or stale, one sentence each.
+
+    What the course of the training shows is said by ``sft.report.diagnosis``.
+    """
     found = []
     if not run.train:
         found.append("No training step has been logged: run `sft train`.")
     elif not run.done:
         found.append("Training has not finished: the numbers below are of a run under way.")
-    if any(not math.isfinite(record["loss"]) for record in run.train + run.validation):
-        found.append("The loss is not a finite number at some steps: the run diverged.")
     if not run.data:
         found.append("No data report: run `sft data`.")
     severe = [w["text"] for w in run.data.get("warnings", []) if w["severity"] == "error"]
@@ -128,9 +128,6 @@ def _selection_warnings(run: Run, selection: Record, comparisons: list[Compariso
     loss_fell = bool(start and chosen and chosen["loss"] < start["loss"])
     if start and chosen and not loss_fell:
         found.append("Validation loss never fell below that of the base model.")
-    last = selection["epochs"][-1]["epoch"] if selection["epochs"] else None
-    if last == selection["epoch"] and last:
-        found.append("The last epoch was the best one: more epochs may lower the loss further.")
     for c in comparisons:
         if c.verdict == "worse" and loss_fell:
             found.append(

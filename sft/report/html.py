@@ -5,34 +5,30 @@ from pathlib import Path
 from typing import Any
 
 from sft import template
-from sft.report import findings, plots
+from sft.report import compare, findings, plots, scores
+from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Record, Run
+from sft.workdir import write_text
+
+SHARES = ("exact_match", "token_accuracy")  # shown in per cent; BLEU and others have own units
 
 
-def write(run: Run, path: str | Path) -> Path:
+def write(run: Run, path: str | Path, diagnosis: Diagnosis | None = None) -> Path:
     """Renders ``run`` to ``path`` and returns it. The same run gives the same bytes."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(run), encoding="utf-8")
+    write_text(path, render(run, diagnosis))
     return path
 
 
-def render(run: Run) -> str:
+def render(run: Run, diagnosis: Diagnosis | None = None) -> str:
     """The whole page. Every value from the run is escaped by the template."""
-    page = template.load(
-        Path(__file__).with_name("template.html"),
-        percent=findings.percent,
-        points=findings.points,
-        p_value=findings.p_value,
-        interval=findings.interval,
-        number=number,
-        duration=duration,
-        gib=gib,
-    )
+    page = _template("template.html")
     comparisons = [findings.compare(run, name) for name in run.sets]
     return page.render(
         run=run,
         comparisons=comparisons,
+        scores={name: scores.of_set(run, name) for name in run.sets},
+        diagnosis=diagnosis or diagnose(run),
         headline=findings.headline(comparisons),
         warnings=findings.warnings(run, comparisons),
         figures=[
@@ -43,6 +39,52 @@ def render(run: Run) -> str:
         changed=findings.changed_config(run),
         throughput=median(run.train, "trained_tokens_per_second"),
     )
+
+
+def render_comparison(comparison: compare.Comparison) -> str:
+    """The page that shows several runs beside each other."""
+    runs, labels = comparison.runs, comparison.labels
+    figures = [
+        plots.overlay(runs, labels, "validation", "loss", "validation loss (nats per token)"),
+        plots.overlay(runs, labels, "train", "loss", "training loss, smoothed"),
+        plots.overlay(runs, labels, "validation", "token_accuracy", "validation token accuracy"),
+    ]
+    return _template("compare.html").render(
+        comparison=comparison,
+        figures=[figure for figure in figures if figure],
+        diagnoses=[(label, diagnose(run)) for label, run in zip(labels, runs, strict=True)],
+        answers={table.name: compare.answers(table) for table in comparison.tables},
+    )
+
+
+def _template(name: str) -> Any:
+    return template.load(
+        Path(__file__).with_name(name),
+        percent=findings.percent,
+        points=findings.points,
+        p_value=findings.p_value,
+        interval=findings.interval,
+        number=number,
+        duration=duration,
+        gib=gib,
+        value=value,
+        change=change,
+        words=words,
+    )
+
+
+def value(found: float, metric: str) -> str:
+    """A score as a person reads it."""
+    return findings.percent(found) if metric in SHARES else f"{found:.4g}"
+
+
+def change(found: float, metric: str) -> str:
+    """A difference of two scores, always with its sign; of shares in points."""
+    return findings.points(found) if metric in SHARES else f"{found:+.4g}"
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def median(records: list[Record], field: str) -> float | None:

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from sft.report.load import Record, Run
@@ -10,6 +11,10 @@ from sft.report.load import Record, Run
 # Stand-ins that matplotlib accepts; in the SVG they become the page's own colours.
 _COLOURS = {"#010101": "ink", "#020202": "faint", "#030303": "train", "#040404": "validation"}
 INK, FAINT, TRAIN, VALIDATION = _COLOURS
+# Told apart with any colour vision, and by the marker; from the seventh run on also dashed.
+_RUNS = {f"#0505{i:02d}": f"run{i}" for i in range(6)}
+_COLOURS |= _RUNS
+_MARKERS = "osD^vP"
 _XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 _STYLE: dict[Any, Any] = {
@@ -54,18 +59,89 @@ def curve(run: Run, field: str, label: str) -> str:
             chosen = f"chosen epoch ({run.selection['epoch']:g})"
             axes.axvline(run.selection["step"], color=INK, linestyle=":", label=chosen)
         values = [*train[1], *validation[1]]
-        if field == "loss" and 0 < 50 * min(values) < max(values):
-            axes.set_yscale("log")  # else all epochs would lie on the axis
-        elif field == "loss":
-            axes.set_ylim(bottom=0)
+        _scale(axes, field, values)
         axes.set(xlabel="optimiser step", ylabel=label)
         axes.margins(x=0.02)
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
         axes.set_axisbelow(True)
         figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(buffer.getvalue(), field, f"{label} over optimiser steps")
+        svg = _svg(figure)
+    return _inline(svg, field, f"{label} over optimiser steps")
+
+
+def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, label: str) -> str:
+    """SVG of ``field`` over epochs, a line for each run with its name at the end of it.
+
+    Args:
+      split: ``train`` (a trailing mean) or ``validation``.
+    """
+    found = []
+    for run, name in zip(runs, labels, strict=True):
+        x, y = _series(getattr(run, split), field, over="epoch")
+        if x:
+            found.append((name, x, trailing_mean(y, max(1, len(y) // 20))))
+    if not found:
+        return ""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for i, (_, x, y) in enumerate(found):
+            style: dict[str, Any] = {"color": list(_RUNS)[i % 6], "label": f"run {i}"}
+            style |= {"linestyle": "-" if i < 6 else "--", "linewidth": 1.6}
+            if split == "validation":
+                style |= {"marker": _MARKERS[i % 6], "markersize": 4.5}
+            axes.plot(x, y, **style)
+        _scale(axes, field, [value for _, _, y in found for value in y])
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.margins(x=0.02)
+        axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
+        axes.set_axisbelow(True)
+        _name_lines(axes, found)
+        svg = _svg(figure)
+    return _inline(svg, f"{split}-{field}", f"{label} over epochs, {len(found)} runs")
+
+
+def _name_lines(axes: Any, found: Sequence[tuple[str, list[float], list[float]]]) -> None:
+    """Writes each name right of the axes at the height of its line's end, one below another."""
+    step = 0.075  # of the height of the axes, a line of text
+    axes.get_xlim(), axes.get_ylim()  # settles them, which the transform needs
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = [to_axes.transform((x[-1], y[-1]))[1] for _, x, y in found]
+    order = sorted(range(len(found)), key=lambda i: -ends[i])
+    heights = [min(ends[i], 1.0) for i in order]
+    for k in range(1, len(order)):
+        heights[k] = min(heights[k], heights[k - 1] - step)
+    lift = max(0.0, -heights[-1])  # a crowd at the bottom pushes those above it up
+    for k in range(len(order) - 1, -1, -1):
+        below = heights[k + 1] + step if k + 1 < len(order) else 0.0
+        heights[k] = max(heights[k], below) if lift else heights[k]
+    for i, height in zip(order, heights, strict=True):
+        name = found[i][0] if len(found[i][0]) <= 22 else found[i][0][:10] + "…" + found[i][0][-11:]
+        axes.annotate(
+            name,
+            xy=(1.02, height),
+            xycoords="axes fraction",
+            va="center",
+            fontsize=9,
+            color=list(_RUNS)[i % 6],
+            annotation_clip=False,
+        )
+
+
+def _scale(axes: Any, field: str, values: Sequence[float]) -> None:
+    if field == "loss" and 0 < 50 * min(values) < max(values):
+        axes.set_yscale("log")  # else all epochs would lie on the axis
+    elif field == "loss":
+        axes.set_ylim(bottom=0)
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def trailing_mean(values: list[float], window: int) -> list[float]:
@@ -76,9 +152,11 @@ def trailing_mean(values: list[float], window: int) -> list[float]:
     ]
 
 
-def _series(records: list[Record], field: str) -> tuple[list[float], list[float]]:
+def _series(
+    records: list[Record], field: str, over: str = "step"
+) -> tuple[list[float], list[float]]:
     kept = [r for r in records if r.get(field) is not None and math.isfinite(r[field])]
-    return [r["step"] for r in kept], [r[field] for r in kept]
+    return [r[over] for r in kept], [r[field] for r in kept]
 
 
 def _inline(svg: str, prefix: str, title: str) -> str:

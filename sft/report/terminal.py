@@ -1,21 +1,54 @@
-"""The report as plain text, for a terminal or a log."""
+"""The report as plain text, for a terminal or a log, and as a markdown table."""
 
-from sft.report import findings
+from collections.abc import Sequence
+
+from sft.report import compare, findings, html, scores
+from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Run
 
 
-def render(run: Run) -> str:
-    """Headline, one line per set, warnings and the epoch table. Ends with a newline."""
+def render(run: Run, diagnosis: Diagnosis | None = None) -> str:
+    """Headline, scores, warnings, diagnosis and the epoch table. Ends with a newline."""
     comparisons = [findings.compare(run, name) for name in run.sets]
     lines = [findings.headline(comparisons), ""]
-    lines += [f"  {c.sentence}" for c in comparisons]
+    for comparison in comparisons:
+        lines += [f"  {comparison.sentence}", *_scores(run, comparison.name)]
     lines += [f"  note: {warning}" for warning in findings.warnings(run, comparisons)]
+    lines += ["", *_diagnosis(diagnosis or diagnose(run))]
     lines += ["", *_epochs(run)] if run.selection else []
     if run.train:
         last = run.train[-1]
         lines += ["", f"last step {last['step']}: training loss {last['loss']:.4f}"]
     lines.append(f"run {run.path}, config {run.fingerprint or 'unknown'}")
     return "\n".join(lines) + "\n"
+
+
+def _scores(run: Run, name: str) -> list[str]:
+    """A line for each metric of each tuned model, but exact match, which has its sentence."""
+    found = scores.of_set(run, name)
+    base = {score.metric: score for score in found if score.arm == "base"}
+    lines = []
+    for score in found:
+        if score.arm == "base" or (score.arm, score.metric) == ("best", "exact_match"):
+            continue
+        before = base.get(score.metric)
+        start = f"{html.value(before.value, score.metric)} → " if before else ""
+        arm = "" if score.arm == "best" else f"{score.arm}: "
+        text = f"    {arm}{html.words(score.metric)} {start}{html.value(score.value, score.metric)}"
+        if score.change:
+            parts = (score.change.value, score.change.low, score.change.high)
+            by, low, high = (html.change(part, score.metric) for part in parts)
+            p = findings.p_value(score.change.p)
+            text += f" ({by}, 95 % interval {low} to {high}, {p}: {score.change.verdict})"
+        lines.append(text)
+    return lines
+
+
+def _diagnosis(diagnosis: Diagnosis) -> list[str]:
+    lines = ["diagnosis:"]
+    for finding in diagnosis.findings:
+        lines += [f"  {finding.severity}: {finding.sentence}", f"    -> {finding.remedy}"]
+    return [*lines, f"  {diagnosis.summary}"]
 
 
 def _epochs(run: Run) -> list[str]:
@@ -32,3 +65,53 @@ def _epochs(run: Run) -> list[str]:
 
 def _chosen(selection: dict, epoch: dict) -> bool:
     return epoch["step"] == selection["step"]
+
+
+def markdown(comparison: compare.Comparison) -> str:
+    """Scores on each set, what differs in the configuration, the diagnoses. Ends with a newline."""
+    blocks = []
+    for table in comparison.tables:
+        head = [table.name, *map(html.words, table.metrics)]
+        rows = [
+            [entry.label, *(_cell(table, entry, metric) for metric in table.metrics)]
+            for entry in table.entries
+        ]
+        blocks += [_table(head, rows), *table.notes]
+    if comparison.tables:
+        blocks.append("**bold**: surely better than every other model; [95 % interval]")
+    if comparison.settings:
+        rows = [
+            [f"`{key}`", *(f"`{value!r}`" for value in values)]
+            for key, values in comparison.settings
+        ]
+        blocks.append(_table(["configuration", *comparison.labels], rows))
+    for label, run in zip(comparison.labels, comparison.runs, strict=True):
+        found = diagnose(run)
+        said = " ".join(finding.sentence for finding in found.findings)
+        blocks.append(f"{label}: {said or 'nothing stands out.'}")
+    blocks += [f"Not compared. {why}." for why in comparison.refused]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _cell(table: compare.Table, entry: compare.Entry, metric: str) -> str:
+    found = entry.metrics.get(metric)
+    if not found:
+        return "–"
+    text = html.value(found["value"], metric)
+    if table.best.get(metric) == entry.label:
+        text = f"**{text}**"
+    if found.get("interval"):
+        low, high = (html.value(bound, metric) for bound in found["interval"])
+        text += f" [{low}, {high}]"
+    return text
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(head))]
+    said = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([said[0], rule, *said[1:]])

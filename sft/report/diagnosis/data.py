@@ -1,0 +1,108 @@
+"""Patterns whose cause is in the data: how training begins, what was cut, what validation is."""
+
+import math
+
+from sft.model import specs
+from sft.report.diagnosis import history
+from sft.report.diagnosis.history import Finding
+from sft.report.load import Run
+
+LARGE = 10.0  # nats a token: the guide's sign of a wrong data set
+GUESSING = 1.1  # over ln V, the loss of giving every token the same probability
+CUT = 0.01  # share of rows or trained tokens that may be lost at max_length, as in the audit
+APART = 3.0  # standard errors between two losses before training: 0.3 % of runs by chance
+GAP = 0.1  # share of the loss: a smaller difference between the sets hardly matters
+
+
+def large_start(run: Run) -> Finding | None:
+    """The first training loss is that of a model which has never seen such text."""
+    if not run.train or run.train[0]["step"] != 1 or not math.isfinite(run.train[0]["loss"]):
+        return None
+    loss, spec = run.train[0]["loss"], specs.SPECS.get(run.config.get("model.name", ""))
+    guessing = math.log(spec.vocab) if spec else math.inf
+    if loss <= min(LARGE, GUESSING * guessing):
+        return None
+    told = ""
+    if spec:
+        told = f"; giving all {spec.vocab:,} tokens the same probability has {guessing:.2f}"
+    return Finding(
+        "large_start",
+        "error",
+        f"Data problem: training begins at a loss of {loss:.2f} nats a token{told}.",
+        "See `sft data`: are the weights (config.model.weights) and the tokenizer those of "
+        f"{run.config.get('model.name')}, is the chat format right, are rows cut or turned "
+        "round?",
+    )
+
+
+def cut(run: Run) -> Finding | None:
+    """Training rows that were cut or dropped for their length."""
+    train = run.data.get("sets", {}).get("train", {})
+    fit = train.get("fit")
+    if not fit or not fit.get("over"):
+        return None
+    lost = fit["lost_trained_tokens"]
+    lost_share = lost / max(lost + train.get("trained_tokens", 0), 1)
+    if max(fit["share"], lost_share) <= CUT:
+        return None
+    return Finding(
+        "cut",
+        "warning",
+        f"Data problem: {fit['over']:,} training rows ({fit['share']:.1%}) are longer than "
+        f"config.data.max_length = {fit['max_length']}; {fit['truncated']:,} were cut and "
+        f"{fit['dropped']:,} dropped, with {lost:,} trained tokens ({lost_share:.1%}).",
+        "Raise config.data.max_length: `sft data` says which length holds the rows.",
+    )
+
+
+def without_targets(run: Run) -> Finding | None:
+    """Rows in which no token is trained."""
+    found = []
+    for name, one in run.data.get("sets", {}).items():
+        untrained = one.get("untrained") or {}
+        if untrained.get("rows"):
+            count = untrained["rows"]
+            found.append(f"{count:,} of {name} (the first: {untrained['first']})")
+    if not found:
+        return None
+    return Finding(
+        "without_targets",
+        "error",
+        f"Data problem: rows without a trained token: {', '.join(found)}.",
+        "Give them an answer, or remove them.",
+    )
+
+
+def distributions(run: Run) -> Finding | None:
+    """Training and validation rows are not alike: the audit says so, or the untuned model does."""
+    evidence = []
+    start, first = history.start(run), run.train[0] if run.train else None
+    if start and first and first["step"] == 1:  # its loss is that before the first update
+        gap = start.loss - first["loss"]
+        noise = APART * math.hypot(start.se, _batch_error(run, start.se))
+        if abs(gap) > max(noise, GAP * min(start.loss, first["loss"])):
+            evidence.append(
+                f"before the first update the loss was {first['loss']:.4f} on a batch of training "
+                f"and {start.loss:.4f} on validation, {abs(gap) / noise * APART:.1f} standard "
+                "errors apart"
+            )
+    for pair in run.data.get("skew", []):
+        if pair.get("right") == "validation" and pair.get("differs"):
+            evidence.append(pair["summary"].rstrip("."))
+    if not evidence:
+        return None
+    return Finding(
+        "distributions",
+        "warning",
+        f"Train and validation come from different distributions: {'; '.join(evidence)}.",
+        "Cut validation from rows like those of production (config.data.split.validation), and "
+        "make training like them: otherwise the chosen epoch is best at something else. "
+        "data/report.html compares the sets.",
+    )
+
+
+def _batch_error(run: Run, se: float) -> float:
+    """Of the first batch, by the spread that the validation rows show."""
+    first, start = run.train[0], run.validation[0]
+    tokens, weight = first.get("trained_tokens"), start.get("weight")
+    return se * math.sqrt(weight / tokens) if tokens and weight else math.inf

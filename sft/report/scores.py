@@ -1,0 +1,177 @@
+"""Every metric of every evaluated model of a run, beside the base model's, with intervals."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+from sft import config as configs
+from sft.errors import UserError
+from sft.eval import stats
+from sft.report.load import Record, Run
+
+SIGNIFICANT = 0.05
+LIKELIHOOD = ("loss", "perplexity", "token_accuracy")  # of tokens; the others are of answers
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One score minus another over the same prompts.
+
+    Attributes:
+      low, high: 95 % interval.
+      p: two-sided, of the hypothesis that there is no difference.
+      verdict: ``better`` or ``worse`` where p is below 0.05 and the interval leaves out 0, or else
+        ``unclear``.
+      pairs: prompts that both have answered.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    verdict: str
+    pairs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A metric of one arm on one set; ``change`` is against the base model, if it can be had."""
+
+    arm: str
+    metric: str
+    value: float
+    interval: tuple[float, float] | None
+    better: str
+    signature: str | None
+    change: Change | None
+
+
+def metrics(record: Record) -> dict[str, Record]:
+    """``{metric: {"value", "interval", "better", "signature"}}`` of an evaluation.
+
+    One made before there were several metrics has exact match, and a loss and a token accuracy
+    without intervals.
+    """
+    if record.get("metrics"):
+        return record["metrics"]
+    found: dict[str, Record] = {
+        "exact_match": {
+            "value": record["exact_match"],
+            "interval": record["exact_match_interval"],
+            "better": "higher",
+        }
+    }
+    for name, better in (("loss", "lower"), ("token_accuracy", "higher")):
+        if record.get(name) is not None:
+            found[name] = {"value": record[name], "interval": None, "better": better}
+    return found
+
+
+def arms(run: Run, name: str) -> list[str]:
+    """Evaluated on that set: base, base with examples in the prompt, checkpoints, the best last."""
+    found = {arm for arm, label in run.evals if label == name}
+    return sorted(found, key=lambda arm: (not arm.startswith("base"), arm == "best", arm))
+
+
+def of_set(run: Run, name: str) -> list[Score]:
+    """All scores on a set, metric by metric, the base model first."""
+    labels = arms(run, name)
+    records = {arm: metrics(run.evals[arm, name]) for arm in labels}
+    changes = {arm: against_base(run, arm, name) for arm in labels if arm != "base"}
+    order = dict.fromkeys(metric for arm in labels for metric in records[arm])
+    return [
+        Score(
+            arm,
+            metric,
+            records[arm][metric]["value"],
+            _interval(records[arm][metric]),
+            records[arm][metric]["better"],
+            records[arm][metric].get("signature"),
+            changes.get(arm, {}).get(metric),
+        )
+        for metric in order
+        for arm in labels
+        if metric in records[arm]
+    ]
+
+
+def _interval(found: Record) -> tuple[float, float] | None:
+    return tuple(found["interval"]) if found.get("interval") else None
+
+
+def against_base(run: Run, arm: str, name: str) -> dict[str, Change]:
+    """The change from the base model, by metric, over the prompts that both answered."""
+    base = run.eval("base", name)
+    if base is None or arm == "base":
+        return {}
+    before = {key(row): row for row in run.predictions.get(("base", name), [])}
+    after = [row for row in run.predictions.get((arm, name), []) if key(row) in before]
+    records = metrics(base), metrics(run.evals[arm, name])
+    return changes(run, [before[key(row)] for row in after], after, *records)
+
+
+def key(row: Record) -> tuple[str, str]:
+    return row["source"], row["prompt"]
+
+
+def changes(
+    run: Run,
+    before: Sequence[Record],
+    after: Sequence[Record],
+    before_metrics: dict[str, Record],
+    after_metrics: dict[str, Record],
+) -> dict[str, Change]:
+    """After minus before, row by row, of every metric that both have been scored with.
+
+    Exact match has the closed forms of ``sft.eval.stats``; the others are made again from the rows
+    and resampled, see ``sft.eval.bootstrap``. A metric with other settings in one of them (another
+    signature) has none, nor has one that cannot be made again.
+
+    Args:
+      run: whose configuration says how the metrics are made.
+    """
+    if not before:
+        return {}
+    shared = {
+        name: found["better"]
+        for name, found in after_metrics.items()
+        if name in before_metrics
+        and before_metrics[name].get("signature") == found.get("signature")
+    }
+    found = {}
+    if "exact_match" in shared:
+        pair = [bool(row["correct"]) for row in before], [bool(row["correct"]) for row in after]
+        difference = (*stats.paired_difference(*pair), stats.mcnemar(*pair))
+        found["exact_match"] = _change(*difference, "higher", len(before))
+    for name, difference in _resampled(run, before, after, shared.keys() - found).items():
+        found[name] = _change(*difference, shared[name], len(before))
+    return {name: found[name] for name in shared if name in found}
+
+
+def _resampled(
+    run: Run, before: Sequence[Record], after: Sequence[Record], names: Collection[str]
+) -> dict[str, tuple[float, float, float, float]]:
+    """``(difference, low, high, p)`` by metric."""
+    if not names or not all("nll" in row for row in (*before, *after)):
+        return {}  # an evaluation made before there were several metrics
+    from sft.eval import bootstrap  # ty: ignore[missing-module-member]
+    from sft.eval import scores as scoring  # ty: ignore[missing-module-member]
+
+    config = configs.from_dict(run.config)
+    try:
+        tables = [scoring.table(config, rows) for rows in (before, after)]
+    except UserError:  # a metric of the user's own, whose file is elsewhere now
+        return {}
+    found = {}
+    for name in names:
+        if all(name in table for table in tables):
+            (metric, before_nxk), (_, after_nxk) = (table[name] for table in tables)
+            d = bootstrap.difference(metric, before_nxk, after_nxk, seed=config.seed)
+            found[name] = (d.value, d.low, d.high, d.p)
+    return found
+
+
+def _change(value: float, low: float, high: float, p: float, better: str, pairs: int) -> Change:
+    verdict = "unclear"
+    if p < SIGNIFICANT and not low <= 0 <= high:
+        verdict = "better" if (value > 0) == (better == "higher") else "worse"
+    return Change(value, low, high, p, verdict, pairs)
