@@ -27,11 +27,19 @@ COMMANDS = {
     "data mine": "rank the training rows by how hard they are for a model; write subsets",
     "train": "tune, or continue a run; choose the best epoch",
     "eval": "score the base model or a checkpoint on the test set",
+    "eval judge": "ask a language model for a verdict on what sft eval wrote",
+    "eval rate": "make a page on which people give theirs",
+    "eval calibrate": "compare a judge's verdicts with people's, and correct its score",
     "plan": "does the training step fit a TPU slice; needs no TPU, no data and no weights",
     "report": "print a run and write report.html",
 }
-_MODULES = {"data mine": "sft.eval.mine"}  # it needs a model, so it stands with the evaluation
-FLAGS = ("config", "workdir", "checkpoint", "profile", "json", "slice", "trained_share")
+_MODULES = {
+    "data mine": "sft.eval.mine",  # it needs a model, so it stands with the evaluation
+    "eval judge": "sft.eval.judge.main",
+    "eval rate": "sft.eval.judge.rate",
+    "eval calibrate": "sft.eval.judge.calibrate",
+}
+FLAGS = ("config", "workdir", "checkpoint", "profile", "json", "slice", "trained_share", "ratings")
 HELP = """\
 usage: sft COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...] [--json]
 
@@ -45,6 +53,7 @@ flags:
   --config.KEY=VALUE     changes one value, as in --config.optim.learning_rate=1e-3
   --workdir=DIR          the run directory
   --checkpoint=WHICH     base, best, latest or a step; eval: best if not given, data mine: base
+  --ratings=FILES        eval calibrate: CSV files of the page of eval rate, joined by commas
   --profile              train: a trace of steps 3 to 5 of this process, in DIR/profile
   --slice=NAME           plan: the TPU slice, as in v5e-8; --workdir is not needed there
   --trained_share=SHARE  plan: of the positions, those with loss; the run's audit if not given
@@ -70,7 +79,7 @@ def main(argv: list[str]) -> int:
     """Runs one command line and returns the exit code."""
     words = argv[1:]
     if not words or words[0] in ("help", "-h", "--help") or "--help" in words:
-        lines = "\n".join(f"  {name:<11}{text}" for name, text in COMMANDS.items())
+        lines = "\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())
         print(HELP.format(commands=lines))
         return DONE if words else BAD_INPUT
     code = DONE
@@ -126,6 +135,8 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     flags.DEFINE_string("checkpoint", usual, "what to evaluate", flag_values=given)
     flags.DEFINE_bool("profile", False, "trace some steps of training", flag_values=given)
     flags.DEFINE_bool("json", False, "machine-readable result", flag_values=given)
+    if command == "eval calibrate":
+        flags.DEFINE_string("ratings", "", "CSV files of people's ratings", flag_values=given)
     if command == "plan":
         flags.DEFINE_string("slice", "", "TPU slice", flag_values=given)
         flags.DEFINE_float("trained_share", None, "positions with loss", flag_values=given)
@@ -139,6 +150,8 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         raise UserError("--config=FILE is missing, or the --workdir of a run.")
     if command != "plan" and not given.workdir:
         raise UserError("--workdir=DIR is missing.")
+    if command == "eval calibrate" and not given.ratings:
+        raise UserError("--ratings=FILE.csv is missing: what the page of sft eval rate saved.")
     if given.profile and command != "train":
         raise UserError(f"--profile is of sft train; sft {command} has none.")
     if given.config is not None:
@@ -157,7 +170,9 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     if command == "plan":
         more = (given.slice, given.workdir, given.trained_share)
         return lambda: module.main(config, *more), given.json
-    if command in ("eval", "data mine"):
+    if command == "eval calibrate":
+        return lambda: module.main(config, given.workdir, given.ratings), given.json
+    if command in ("eval", "eval judge", "eval rate", "data mine"):
         return lambda: module.main(config, given.workdir, given.checkpoint), given.json
     if command == "train":
         return lambda: module.main(config, given.workdir, given.profile), given.json

@@ -142,6 +142,8 @@ def _last_of_each_step(metrics: list[Record], split: str) -> list[Record]:
 def _read_evals(folder: Path) -> tuple[dict, dict]:
     evals, predictions = {}, {}
     for path in sorted(folder.glob("*.json")):
+        if path.name.startswith("judge."):
+            continue
         record = read_object(path, "sft eval", _EVAL) or {}
         key = record["arm"], record["set"]
         evals[key] = record
