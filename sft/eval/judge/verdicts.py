@@ -110,7 +110,9 @@ def ask(
         for i, reply in zip(waiting, replies, strict=True):
             verdicts[i] = _judged(reply, form, verdicts[i].replies)
             texts[i] = prompts_lib.again(prompts[i], reply.text, verdicts[i].problem)
-        waiting = [i for i in waiting if verdicts[i].problem and not verdicts[i].replies[-1].refused]
+        waiting = [
+            i for i in waiting if verdicts[i].problem and not verdicts[i].replies[-1].refused
+        ]
         if not waiting:
             break
     return verdicts
