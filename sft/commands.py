@@ -76,6 +76,16 @@ COMMANDS = {
         (*OF_ARM, "tasks", "limit", "fewshot", "chat", "max_length"),
         needs=("workdir", "tasks"),
     ),
+    "eval judge": Command(
+        "ask a language model for a verdict on what sft eval wrote", "sft.eval.judge.main", OF_ARM
+    ),
+    "eval rate": Command("make a page on which people give theirs", "sft.eval.judge.rate", OF_ARM),
+    "eval calibrate": Command(
+        "compare a judge's verdicts with people's, and correct its score",
+        "sft.eval.judge.calibrate",
+        ("workdir", "ratings"),
+        needs=("workdir", "ratings"),
+    ),
     "plan": Command(
         "does the training step fit a TPU slice; needs no TPU, no data and no weights",
         "sft.plan.main",
@@ -114,6 +124,13 @@ FLAGS = {
     ),
     "out": Flag(
         str, "", "FILE", "report: the page; report.html of the run, or compare.html if not given"
+    ),
+    "ratings": Flag(
+        str,
+        "",
+        "FILES",
+        "eval calibrate: CSV files of the page of eval rate, joined by commas",
+        "--ratings=FILE.csv is missing: what the page of sft eval rate saved.",
     ),
     "tasks": Flag(
         list,

@@ -165,6 +165,34 @@ _DEFAULT = {
         "evaluate": 0.1,  # share of the chosen groups kept for evaluation, not for training
         "exact_match": False,  # generate too, and rank wrong answers first: slower
     },
+    "judge": {  # of sft eval judge, rate and calibrate
+        "mode": "pointwise",  # pointwise: a score for each answer | pairwise: against another arm
+        "against": "base",  # the other arm: compared with in pairwise mode, mixed in for people
+        "template": "",  # jinja2 file of the prompt; "" = the mode's in sft/eval/judge/templates
+        "rubric": "",  # text file: what is looked at; "" = the mode's, beside it
+        "reference": True,  # the judge, and people, see the expected answer
+        "low": 1,  # worst score
+        "high": 5,  # best score
+        "backend": "local",  # local: a checkpoint loaded here | openai: such an endpoint | gemini
+        "model": "",  # local: a row of sft/model/specs.py, "" = model.name; else the endpoint's name
+        "weights": "",  # local: as model.weights; "" = those
+        "tokenizer": "",  # local: as model.tokenizer, with judge.weights
+        "url": "",  # base URL of the endpoint; "" = the service's own
+        "key_variable": "",  # environment variable with the key; "" = OPENAI_ or GEMINI_API_KEY
+        "max_new_tokens": 512,  # cap on a reply; a model that thinks needs more
+        "temperature": 0.0,  # 0 = greedy; -1 = the endpoint's own
+        "retries": 2,  # times that a reply without a usable verdict is asked for again
+        "concurrency": 8,  # requests under way at a time
+        "attempts": 6,  # requests for one reply while the endpoint is busy or down
+        "max_wait": 60.0,  # seconds between two of these at most
+        "timeout": 120.0,  # seconds to wait for a reply
+        "price_in": 0.0,  # of a million tokens, in any currency
+        "price_out": 0.0,  # of a million tokens
+        "max_examples": 0,  # rows judged of each set, drawn by seed; 0 = all
+        "sample": 50,  # of these, rows that people rate of each arm and set
+        "seed": 0,  # of both draws, of the order on the page, and of a local judge
+        "agreement": 0.4,  # lower bound of weighted kappa with people, below which a judge is unfit
+    },
     "mesh": {
         "platform": "",  # cpu | gpu | tpu: refuse to run elsewhere; "" = whatever JAX finds
         "data": -1,  # devices along the batch; -1 = all that are left

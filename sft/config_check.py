@@ -25,6 +25,8 @@ _CHOICES = {
     "data.over_long": ("error", "drop", "truncate_prompt_left", "truncate_response"),
     "optim.schedule": ("constant", "linear", "cosine"),
     "eval.language": ("", "en", "ja", "zh", "ko", "th", "lo", "km", "my", "other"),
+    "judge.mode": ("pointwise", "pairwise"),
+    "judge.backend": ("local", "openai", "gemini"),
     "mine.select": ("hardest", "band"),
     "mesh.platform": ("", "cpu", "gpu", "tpu"),
 }
@@ -34,20 +36,22 @@ _POSITIVE = (
     "data.max_length data.eval_max_length data.reading.weight optim.learning_rate optim.eps "
     "train.epochs train.batch_size train.microbatches train.log_every train.keep_latest "
     "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens eval.shots_max_length "
-    "mesh.fsdp mesh.sequence mesh.tensor mesh.timeout"
+    "mesh.fsdp mesh.sequence mesh.tensor mesh.timeout judge.max_new_tokens judge.concurrency "
+    "judge.attempts judge.max_wait judge.timeout judge.sample"
 ).split()
 _NOT_NEGATIVE = (
     "seed lora.rank data.split.seed data.dedup.responses_per_prompt data.dedup.substring "
     "data.dedup.min_trained data.augment.copies data.workers optim.weight_decay "
     "optim.clip_norm train.save_every train.validate_every train.patience eval.temperature "
-    "eval.top_k eval.max_examples eval.tolerance eval.shots eval.during_training mesh.slices"
+    "eval.top_k eval.max_examples eval.tolerance eval.shots eval.during_training mesh.slices "
+    "judge.low judge.retries judge.price_in judge.price_out judge.max_examples judge.seed"
 ).split()
 _SHARES = (
     "lora.dropout data.max_rejected data.max_over_long data.split.validation data.split.test "
     "data.dedup.near data.dedup.cosine data.dedup.drop_share data.dedup.template_share "
     "data.leakage.max_share data.augment.casing data.augment.whitespace data.augment.punctuation "
     "optim.warmup optim.final_scale optim.b1 optim.b2 eval.top_p mine.share mine.low mine.high "
-    "mine.evaluate"
+    "mine.evaluate judge.agreement"
 ).split()
 METRICS = (
     "exact_match exact_match_normalised accuracy macro_f1 micro_f1 token_f1 bleu chrf "
@@ -167,6 +171,7 @@ def _check_together(config: ConfigDict) -> None:
             "train on. Their sum must be below 1."
         )
     _check_selection(config)
+    _check_judge(config.judge)
     if not config.mine.low < config.mine.high:
         raise UserError(
             f"config.mine.low = {config.mine.low}: expected below config.mine.high = "
@@ -218,4 +223,17 @@ def _check_metrics(config: ConfigDict) -> None:
     if config.eval.resamples < _FEWEST:
         raise UserError(
             f"config.eval.resamples = {config.eval.resamples}: expected {_FEWEST} or more."
+        )
+
+
+def _check_judge(judge: ConfigDict) -> None:
+    if not 0 < judge.high - judge.low <= 20:
+        raise UserError(
+            f"config.judge.high = {judge.high}: expected 1 to 20 above config.judge.low = "
+            f"{judge.low}."
+        )
+    if judge.backend == "local" and judge.temperature < 0:
+        raise UserError(
+            f"config.judge.temperature = {judge.temperature}: config.judge.backend = 'local' needs "
+            "0 or more."
         )

@@ -21,8 +21,7 @@ from sft.errors import UserError
 _FREE = (
     *("eval.", "mesh.", "loss.", "model.remat", "model.attention", "data.test"),
     *("train.log_every", "train.save_every", "train.keep_", "train.compilation_cache", "mine."),
-    "train.baseline",
-    *("data.eval_max_length", "data.production"),
+    *("data.eval_max_length", "data.production", "train.baseline", "judge."),
     *("data.workers", "data.cache", "data.dedup.engine", "data.dedup.memory", "data.dedup.beam"),
 )
 # What belongs to a configuration for good. Before there is any of it, the configuration may change.

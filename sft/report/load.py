@@ -142,7 +142,8 @@ def _last_of_each_step(metrics: list[Record], split: str) -> list[Record]:
 def _read_evals(folder: Path) -> tuple[dict, dict]:
     evals, predictions = {}, {}
     for path in sorted(folder.glob("*.json")):
-        if ".suite." in path.stem:  # see sft/eval/suites/compare.py
+        others = path.name.startswith(("judge.", "lm.")) or ".suite." in path.name
+        if others:  # of sft eval judge, lm and suite
             continue
         record = read_object(path, "sft eval", _EVAL) or {}
         key = record["arm"], record["set"]

@@ -153,8 +153,8 @@ def _resampled(
     """``(difference, low, high, p)`` by metric."""
     if not names or not all("nll" in row for row in (*before, *after)):
         return {}  # an evaluation made before there were several metrics
-    from sft.eval import bootstrap  # ty: ignore[missing-module-member]
-    from sft.eval import scores as scoring  # ty: ignore[missing-module-member]
+    from sft.eval import bootstrap
+    from sft.eval import scores as scoring
 
     config = configs.from_dict(run.config)
     try:

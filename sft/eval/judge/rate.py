@@ -1,0 +1,96 @@
+"""``sft eval rate``: a page on which people give the verdicts that a judge gives.
+
+One file that needs no server and no network. The page tells nothing of arms and sets, and the rows
+stand in a random order: who rates cannot know whose answer it is.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sft import template
+from sft.eval.judge import main as judge_main
+from sft.eval.judge import prompts, ratings, rows
+from sft.eval.judge.rows import Item
+from sft.workdir import write_json, write_text
+
+
+def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
+    """Writes ``eval/judge.rate.<mode>.html``, and what its ids are into the ``.json`` beside it.
+
+    ``config.judge.sample`` rows of each set are drawn, the same ones of each arm: pointwise those
+    of ``checkpoint`` and, so that the page is blind, of ``config.judge.against`` ("" = none);
+    pairwise the two side by side in a random order.
+
+    Returns:
+      ``{"page", "items"}``.
+
+    Raises:
+      UserError: an arm has no predictions.
+    """
+    judge, folder = config.judge, Path(workdir) / "eval"
+    items = _items(config, folder, checkpoint)
+    question = prompts.question(config)
+    page = folder / f"judge.rate.{judge.mode}.html"
+    write_text(page, render(config, question, items))
+    known = {item.id: {"arms": item.arms, "set": item.set, "row": item.row} for item in items}
+    write_json(page.with_suffix(".json"), {"mode": judge.mode, "items": known})
+    print(f"wrote {page}: {len(items)} to rate. Open it in a browser; it saves a CSV file.")
+    return {"page": str(page), "items": len(items)}
+
+
+def render(config: ConfigDict, question: prompts.Question, items: list[Item]) -> str:
+    """The page as text. Every value is escaped by the template."""
+    judge = config.judge
+    pointwise = judge.mode == "pointwise"
+    values = [str(v) for v in range(judge.low, judge.high + 1)] if pointwise else ["A", "tie", "B"]
+    data = {
+        "key": hashlib.sha256("".join(item.id for item in items).encode()).hexdigest()[:12],
+        "mode": judge.mode,
+        "column": ratings.value_column(config),
+        "values": values,
+        "items": [
+            {
+                "id": item.id,
+                "prompt": item.prompt,
+                "reference": item.expected if judge.reference else "",
+                "answers": list(item.answers),
+            }
+            for item in items
+        ],
+    }
+    page = template.load(Path(__file__).with_name("rate.html"))
+    return page.render(
+        data=data,
+        rubric=question.rubric,
+        low=judge.low,
+        high=judge.high,
+        style=Path(__file__).with_name("rate.css").read_text(),
+        script=Path(__file__).with_name("rate.js").read_text(),
+    )
+
+
+def _items(config: ConfigDict, folder: Path, checkpoint: str) -> list[Item]:
+    """In the order of the page."""
+    judge = config.judge
+    arms = judge_main.arms_of(config, checkpoint)
+    if judge.mode == "pointwise":
+        other = rows.arm_name(judge.against)
+        groups = [arms] + ([[other]] if other not in ("", arms[0]) else [])
+    else:
+        groups = [arms]
+    count = min(judge.sample, judge.max_examples or judge.sample)
+    items = [
+        item
+        for group in groups
+        for found in rows.load(folder, group, judge.reference).values()
+        for item in rows.draw(found, count, judge.seed)
+    ]
+    rng = np.random.default_rng([judge.seed, len(items)])
+    if judge.mode == "pairwise":
+        swap = rng.random(len(items)) < 0.5
+        items = [item.swapped if s else item for item, s in zip(items, swap, strict=True)]
+    return [items[i] for i in rng.permutation(len(items))]

@@ -1,0 +1,51 @@
+"""Bootstrap intervals of whatever is a function of sums over rows."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+_AT_ONCE = 2**22  # counts drawn at a time
+
+
+def interval(
+    statistics_nxk: np.ndarray,
+    value: Callable[[np.ndarray], np.ndarray],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float] | None:
+    """Percentile interval of ``value(statistics.sum(0))`` over rows drawn with replacement.
+
+    Args:
+      statistics_nxk: float64; one row for each prompt, so that what belongs to a prompt stays
+        together.
+      value: ``[..., k]`` sums to ``[...]``, NaN where it is undefined.
+
+    Returns:
+      (low, high) of the resamples in which it is defined; ``None`` where that is less than half.
+    """
+    n = len(statistics_nxk)
+    rng = np.random.default_rng(seed)
+    parts = []
+    size = max(1, _AT_ONCE // n)
+    for start in range(0, resamples, size):
+        counts_Rxn = rng.multinomial(n, np.full(n, 1 / n), size=min(size, resamples - start))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts.append(value(counts_Rxn @ statistics_nxk))
+    values = np.concatenate(parts)
+    defined = values[np.isfinite(values)]
+    if len(defined) * 2 < resamples:
+        return None
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def mean(statistics_nx2: np.ndarray) -> np.ndarray:
+    """Of sums and counts."""
+    return statistics_nx2[..., 0] / statistics_nx2[..., 1]
+
+
+def mean_interval(values_n: np.ndarray, seed: int = 0) -> tuple[float, float] | None:
+    statistics_nx2 = np.stack([values_n, np.ones(len(values_n))], axis=1)
+    return interval(statistics_nx2, mean, seed=seed)
