@@ -15,6 +15,8 @@ from sft.eval import baseline, harness, metrics
 from sft.eval.arms import Arm
 
 Result = dict[str, Any]
+# Settings of other commands, and where things are kept.
+_FREE = ("judge.", "mine.", "eval.suites", "eval.cache", "train.baseline", "train.log_every")
 
 
 def of_arm(
@@ -95,7 +97,8 @@ def _fingerprint(config: ConfigDict, arm: Arm, split: sets.Split) -> str:
     """Of everything that could change the numbers."""
     found = metrics.of(config, [c.turns[-1].text for c in split.conversations])
     signatures = [[name, metric.signature] for name, metric in found.items()]
-    text = json.dumps([configs.fingerprint(config), arm.name, arm.step, split.content, signatures])
+    settings = {k: v for k, v in configs.flatten(config) if not k.startswith(_FREE)}
+    text = json.dumps([settings, arm.name, arm.step, split.content, signatures])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
