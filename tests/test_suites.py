@@ -3,15 +3,18 @@
 import itertools
 import json
 import shutil
+from typing import ClassVar
 
 import pytest
 import tiny_run
 from scipy.stats import binomtest
 
 from sft import cli
+from sft.config import default
 from sft.errors import UserError
 from sft.eval import harness, stats
-from sft.eval.suites import compare, read, score, terminal
+from sft.eval.judge.backends import Reply
+from sft.eval.suites import compare, judging, read, score, terminal
 from sft.eval.suites.cases import Verdict
 
 shared, registered = tiny_run.shared, tiny_run.registered
@@ -78,9 +81,34 @@ def test_a_judge_is_asked_only_about_what_passes_the_rules(tmp_path):
     found = score.summary(rows)
     assert (found["count"], found["undecided"], found["pass_rate"]) == (4, 1, 1 / 3)
     assert score.summary(rows[2:3])["interval"] is None
-    with pytest.raises(UserError, match=r"toy\.jsonl:2: case 'c0' is for a model judge"):
-        score.need_judge([suite], None)
-    score.need_judge([suite], judge)
+    assert score.first_criterion([suite]) is suite.cases[0]
+
+
+def test_the_judge_of_the_configuration_decides_and_its_replies_are_kept(tmp_path, monkeypatch):
+    """What is sent is the prompt, the answer and the criterion; the cache is asked first."""
+    suite = suite_of(tmp_path, [{"expect": {"judge": "is polite"}}] * 2, {"system": "s"})
+    sent = []
+
+    class Backend:
+        identity: ClassVar = {"model": "stub"}
+
+        def ask(self, prompts, on_reply):
+            for i, prompt in enumerate(prompts):
+                sent.append(prompt)
+                passed = "true" if "fine" in prompt else "false"
+                on_reply(i, Reply(f'{{"reason": "so", "pass": {passed}}}', 1, 1))
+
+        def count(self, prompts):
+            return len(prompts)
+
+    monkeypatch.setattr(judging.judging, "make", lambda config: Backend())
+    for _ in range(2):
+        rows = score.rows(suite, ["fine", "rude"], judging.by_model(default(), str(tmp_path)))
+        assert [row["passed"] for row in rows] == [True, False]
+        assert rows[1]["failed"] == [{"check": "judge", "why": "so"}]
+    assert len(sent) == 2 and all(
+        "is polite" in prompt and "system: s" in prompt for prompt in sent
+    )
 
 
 def test_comparison_by_brute_force(tmp_path):
@@ -228,7 +256,7 @@ def test_answers_are_not_made_twice_but_checks_are(shared, run, tmp_path, monkey
         ('{"id": "a"}\n', ["bad.jsonl:1", "the case has no kind"]),
         (
             '{"id": "a", "kind": "success", "prompt": "p", "expect": {"judge": "good"}}\n',
-            ["bad.jsonl:1: case 'a' is for a model judge, and none is set up"],
+            ["/no/such/file.safetensors"],  # the judge's weights are those of the run
         ),
     ],
 )

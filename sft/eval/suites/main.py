@@ -14,7 +14,7 @@ from sft import hosts, inputs, sets
 from sft import workdir as workdirs
 from sft.data.tokenizer import Tokenizer
 from sft.eval import arms, harness
-from sft.eval.suites import compare, read, score, terminal
+from sft.eval.suites import compare, judging, read, score, terminal
 from sft.eval.suites.cases import Judge, Suite
 from sft.model import specs
 from sft.model.specs import Spec
@@ -33,17 +33,19 @@ def main(
 
     Args:
       checkpoint: ``base``, ``best``, ``latest`` or a step.
-      judge: decides on the cases that have a criterion; it is the judge's to keep its verdicts.
+      judge: decides on the cases that have a criterion, and keeps its verdicts; ``None`` = that of
+        ``config.judge``.
 
     Returns:
       ``{suite: result}``; ``None`` on other hosts than the first.
 
     Raises:
-      UserError: a suite that is not sound, or has cases for a judge where there is none.
+      UserError: a suite that is not sound, or has cases for a judge that cannot be had.
     """
     with hosts.started(config):
         suites = read.listed(config.eval.suites)
-        score.need_judge(suites, judge)
+        if judge is None and score.first_criterion(suites):
+            judge = judging.by_model(config, workdir)
         return _evaluate(config, workdir, checkpoint, suites, judge)
 
 

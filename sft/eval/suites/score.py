@@ -6,7 +6,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import sets
-from sft.errors import UserError
 from sft.eval import harness, stats
 from sft.eval.suites.cases import KINDS, Case, Judge, JudgeCase, Suite
 
@@ -28,18 +27,10 @@ def capped(config: ConfigDict, suite: Suite) -> ConfigDict:
     return own
 
 
-def need_judge(suites: Sequence[Suite], judge: Judge | None) -> None:
-    """Before a model is loaded: cases with a criterion need somebody to decide on it.
-
-    Raises:
-      UserError: there is nobody; names the first such case.
-    """
-    for case in [case for suite in suites for case in suite.cases] if judge is None else []:
-        if _criterion(case) is not None:
-            raise UserError(
-                f"{case.where}: case {case.id!r} is for a model judge, and none is set up. "
-                "Set one up, or express the expectation by other checks."
-            )
+def first_criterion(suites: Sequence[Suite]) -> Case | None:
+    """The first case that a model judge has to decide on."""
+    cases = (case for suite in suites for case in suite.cases)
+    return next((case for case in cases if _criterion(case) is not None), None)
 
 
 def rows(suite: Suite, said: Sequence[str], judge: Judge | None = None) -> list[Row]:
@@ -58,7 +49,7 @@ def rows(suite: Suite, said: Sequence[str], judge: Judge | None = None) -> list[
         if (criterion := _criterion(case)) is not None and row["passed"]
     ]
     if asked:
-        assert judge is not None, "need_judge comes first"
+        assert judge is not None, "first_criterion comes first"
         verdicts = judge([question for _, question in asked])
         for (row, _), verdict in zip(asked, verdicts, strict=True):
             row["passed"] = verdict.passed
