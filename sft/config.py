@@ -174,7 +174,7 @@ _DEFAULT = {
         "low": 1,  # worst score
         "high": 5,  # best score
         "backend": "local",  # local: a checkpoint loaded here | openai: such an endpoint | gemini
-        "model": "",  # local: a row of sft/model/specs.py, "" = model.name; else the endpoint's name
+        "model": "",  # local: a row of sft/model/specs.py, "" = model.name; else its name there
         "weights": "",  # local: as model.weights; "" = those
         "tokenizer": "",  # local: as model.tokenizer, with judge.weights
         "url": "",  # base URL of the endpoint; "" = the service's own

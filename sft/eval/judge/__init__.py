@@ -1,7 +1,7 @@
 """A language model as judge of answers, and how far it can be trusted.
 
-``sft eval judge`` asks for verdicts, ``sft eval rate`` makes a page on which people give theirs, and
-``sft eval calibrate`` compares the two and corrects the judge's score by people's.
+``sft eval judge`` asks for verdicts, ``sft eval rate`` makes a page on which people give theirs,
+and ``sft eval calibrate`` compares the two and corrects the judge's score by people's.
 
 Text becomes a verdict in ``verdicts``; ``backends`` are the models that can be asked; ``cache``
 keeps every reply, so that nothing is paid for twice.

@@ -62,7 +62,8 @@ class Cache:
         for number, line in enumerate(lines, 1):
             try:
                 values = json.loads(line)
-                self._replies[values.pop("key")] = Reply(**values)
+                name = values.pop("key")
+                self._replies[name] = Reply(**values)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(
                     f"{path}:{number}: not a reply that was kept ({error}). Remove this line; "

@@ -1,8 +1,8 @@
 """A score of many rows by a judge, corrected by the few of them that people rated.
 
-Prediction-powered inference: the judge's mean over all rows, plus what people say on the rated rows
-beyond the judge. It is unbiased whatever the judge is worth, as long as the rated rows were drawn at
-random; a judge that agrees with people makes the interval shorter.
+Prediction-powered inference: the judge's mean over all rows, plus what people say on the rated
+rows beyond the judge. It is unbiased whatever the judge is worth, as long as the rated rows were
+drawn at random; a judge that agrees with people makes the interval shorter.
 
 Sources: Angelopoulos et al., *Prediction-powered inference*, arXiv:2301.09633; the weight of the
 judge: Angelopoulos, Duchi and Zrnic, *PPI++*, arXiv:2311.01453, section 6 (the mean).

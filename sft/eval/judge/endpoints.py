@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from sft.errors import UserError
 from sft.eval.judge.backends import Reply
-from sft.eval.judge.remote import Busy, Endpoint, failed
+from sft.eval.judge.remote import Busy, Endpoint, Refused, failed
 
 _KEYS = {"openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
 
@@ -82,9 +82,9 @@ def _openai(judge: ConfigDict, variable: str, key: str) -> Callable[[str], Reply
             choice = answer.choices[0]
             text = choice.message.content or ""
         except openai.APIStatusError as error:
-            raise failed(
-                error.status_code, error.message, error.response.headers, variable
-            ) from None
+            said = error.body.get("message") if isinstance(error.body, dict) else None
+            message = str(said or error.message)
+            raise failed(error.status_code, message, error.response.headers, variable) from None
         except openai.APIConnectionError as error:
             raise Busy(f"{error} {error.__cause__ or ''}".strip()) from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, IndexError) as error:
@@ -131,12 +131,17 @@ def _gemini(judge: ConfigDict, variable: str, key: str) -> Callable[[str], Reply
             if kinds & {"TransportError", "OSError", "JSONDecodeError", "UnknownApiResponseError"}:
                 raise Busy(f"{type(error).__name__}: {error}") from None
             raise
-        candidate = (answer.candidates or [None])[0]
-        parts = (candidate.content.parts or []) if candidate and candidate.content else []
+        blocked = answer.prompt_feedback and answer.prompt_feedback.block_reason
+        if blocked:
+            raise Refused(f"the prompt is blocked ({blocked})")
+        if not answer.candidates:
+            raise Busy("a reply without candidates")
+        candidate = answer.candidates[0]
+        parts = (candidate.content.parts or []) if candidate.content else []
         text = "".join(part.text or "" for part in parts if not part.thought)
         usage = answer.usage_metadata or types.GenerateContentResponseUsageMetadata()
         written = (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)
-        cut = candidate is not None and candidate.finish_reason == types.FinishReason.MAX_TOKENS
+        cut = candidate.finish_reason == types.FinishReason.MAX_TOKENS
         return Reply(text, usage.prompt_token_count or 0, written, cut)
 
     return send

@@ -1,7 +1,7 @@
 """``sft eval judge``: what a language model says of the answers of an arm.
 
-Pointwise, every answer gets a score by a rubric. Pairwise, it is compared with the answer of another
-arm, in both orders.
+Pointwise, every answer gets a score by a rubric. Pairwise, it is compared with the answer of
+another arm, in both orders.
 """
 
 import hashlib
@@ -127,8 +127,8 @@ def _ask(
     missing = [t for t in dict.fromkeys(texts) if cache.get(backend.identity, t) is None]
     read, written = backend.count(missing), len(missing) * judge.max_new_tokens
     print(
-        f"judge {backend.identity['model']} on {name}: {len(texts)} verdicts, {len(missing)} to ask "
-        f"for: about {read:,} tokens in, at most {written:,} out"
+        f"judge {backend.identity['model']} on {name}: {len(texts)} verdicts, {len(missing)} to "
+        f"ask for: about {read:,} tokens in, at most {written:,} out"
         + _priced(summary.price(config, read, written), ": at most about ")
         + "; more where one has to be asked for again."
     )

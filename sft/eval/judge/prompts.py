@@ -65,9 +65,12 @@ def criterion() -> Question:
     return Question(template, "", digest, _compile(template, text))
 
 
-def again(prompt: str, reply: str, problem: str) -> str:
-    """The same question after a reply that could not be used."""
-    return _again().render(prompt=prompt, reply=reply, problem=problem)
+def again(prompt: str, reply: str, problem: str, times: int) -> str:
+    """The same question after ``times`` replies that could not be used, the last of them shown.
+
+    It differs from the time before even where the reply was the same.
+    """
+    return _again().render(prompt=prompt, reply=reply, problem=problem, times=times)
 
 
 @functools.cache

@@ -93,8 +93,8 @@ def pairwise(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def cost(found: Sequence[Verdict], config: ConfigDict) -> dict[str, Any]:
-    """Of all replies behind these verdicts, whenever they were asked for."""
-    replies = [reply for verdict in found for reply in verdict.replies]
+    """Of all replies behind these verdicts, whenever they were asked for; a shared one once."""
+    replies = list({id(r): r for verdict in found for r in verdict.replies}.values())
     read, written = sum(r.tokens_in for r in replies), sum(r.tokens_out for r in replies)
     return {
         "replies": len(replies),

@@ -109,7 +109,8 @@ def ask(
             raise Preempted(f"interrupted: {kept}.") from None
         for i, reply in zip(waiting, replies, strict=True):
             verdicts[i] = _judged(reply, form, verdicts[i].replies)
-            texts[i] = prompts_lib.again(prompts[i], reply.text, verdicts[i].problem)
+            used = len(verdicts[i].replies)
+            texts[i] = prompts_lib.again(prompts[i], reply.text, verdicts[i].problem, used)
         waiting = [
             i for i in waiting if verdicts[i].problem and not verdicts[i].replies[-1].refused
         ]
