@@ -75,8 +75,8 @@ CASES = {
     ),
     "wrong_weights": Case(MANY, HELD_OUT, FULL, scale=1.0),
     "cut": Case(
-        rows("train", 384, longest=30),
-        rows("validation", 128, longest=30),
+        rows("train", 384, longest=26),
+        rows("validation", 128, longest=26),
         FULL | {"data.max_length": 24, "data.over_long": "truncate_response"},
     ),
     "other": Case(MANY, rows("validation", 128, shortest=20, longest=24), FULL, audit=True),
