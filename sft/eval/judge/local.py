@@ -28,8 +28,7 @@ class Local:
         self.identity: dict[str, Any] = {
             "backend": "local",
             "model": self._config.model.name,
-            "weights": str(files),
-            "changed": files.stat().st_mtime_ns,
+            "files": inputs.identity(self._config),
             "dtype": self._config.model.dtype,
             "temperature": self._config.eval.temperature,
             "max_new_tokens": self._config.eval.max_new_tokens,
