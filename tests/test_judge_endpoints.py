@@ -1,74 +1,17 @@
 """``sft eval judge`` against endpoints that fail, are busy, go down and talk nonsense."""
 
 import json
-import re
 import signal
 import threading
 import time
 
 import pytest
 from judge_server import serving
+from judged_run import command, honest, result, run
 
-from sft import cli
 from sft.eval.judge import remote
 
-LETTERS = "abcdefgh"
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A run directory with predictions of two arms; no model is needed to judge them."""
-    monkeypatch.setenv("MY_KEY", "secret-key")
-    monkeypatch.setattr(remote, "delay", lambda attempt, max_wait: 0.001)
-    for arm, wrong in (("best", 2), ("base", 6)):
-        write_predictions(tmp_path / "run", arm, wrong)
-    (tmp_path / "config.py").write_text(
-        "from sft.config import default\ndef get_config():\n    return default()\n"
-    )
-    return tmp_path / "run"
-
-
-def write_predictions(run, arm, wrong, name="test"):
-    rows = [
-        {
-            "source": f"t.jsonl:{i + 1}",
-            "prompt": f"letter {letter}",
-            "expected": letter.upper(),
-            "predicted": "?" if i < wrong else letter.upper(),
-            "correct": i >= wrong,
-        }
-        for i, letter in enumerate(LETTERS)
-    ]
-    path = run / "eval" / f"{arm}.{name}.predictions.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def command(run, url, *more, backend="openai"):
-    return cli.main(
-        [
-            *("sft", "eval", "judge", f"--config={run.parent / 'config.py'}", f"--workdir={run}"),
-            *(f"--config.judge.backend={backend}", "--config.judge.model=m"),
-            *(f"--config.judge.url={url}", "--config.judge.key_variable=MY_KEY"),
-            *("--config.judge.price_in=2", "--config.judge.price_out=30"),
-            *more,
-        ]
-    )
-
-
-def honest(prompt):
-    """5 for the right answer, 1 for another."""
-    right = re.search(r"<reference_answer>\n(.*)\n", prompt).group(1)
-    if "<answer_A>" in prompt:
-        a, b = (re.search(rf"<answer_{x}>\n(.*)\n", prompt).group(1) for x in "AB")
-        winner = "tie" if (a == right) == (b == right) else "A" if a == right else "B"
-        return json.dumps({"reason": "r", "winner": winner})
-    answer = re.search(r"<answer>\n(.*)\n", prompt).group(1)
-    return json.dumps({"reason": "r", "score": 5 if answer == right else 1})
-
-
-def result(run, name="best"):
-    return json.loads((run / "eval" / f"judge.{name}.test.json").read_text())
+__all__ = ["run"]  # a fixture
 
 
 @pytest.mark.parametrize("backend", ["openai", "gemini"])
@@ -297,77 +240,6 @@ def test_pairwise(run, judge):
     want = {"honest": [4, 4, 0, 1.0, 0.0], "first": [0, 8, 0, 0.0, 1.0], "tie": [0, 8, 0, 1.0, 0.0]}
     assert numbers == want[judge]
     assert found["win_rate"] == (4 + 4 / 2) / 8 if judge == "honest" else 0.5
-
-
-@pytest.mark.parametrize(
-    "words, fragments",
-    [
-        (["--checkpoint=latest"], ["no predictions of 'latest'", "some of base, best"]),
-        (["--checkpoint=7"], ["no predictions of 'step7'"]),
-        (["--config.judge.mode=pairwise", "--checkpoint=base"], ["judge.against", "another arm"]),
-        (["--config.judge.model="], ["config.judge.model is not set"]),
-        (["--config.judge.key_variable=NO_KEY"], ["$NO_KEY is not set"]),
-        (["--config.judge.mode=both"], ["expected one of ('pointwise', 'pairwise')"]),
-        (["--config.judge.low=5"], ["config.judge.high = 5", "above config.judge.low = 5"]),
-        (["--config.judge.backend=local", "--config.judge.temperature=-1"], ["needs 0 or more"]),
-        (["--config.judge.retrys=1"], ["no such key", "judge.retries"]),
-        (["--ratings=a.csv"], ["no flag --ratings"]),
-    ],
-)
-def test_bad_input(run, capsys, words, fragments):
-    assert command(run, "http://127.0.0.1:9", *words) == 2
-    error = capsys.readouterr().err
-    assert all(fragment in error for fragment in fragments), error
-
-
-@pytest.mark.parametrize(
-    "change, fragments",
-    [
-        (lambda rows: [], ["best.test.predictions.jsonl: no predictions in it"]),
-        (lambda rows: [rows[0] | {"expected": " "}], [":1: a prediction without a reference"]),
-        (lambda rows: [rows[0], {"a": 1}], [":2: 'source' is not as sft eval writes it"]),
-    ],
-)
-def test_bad_predictions(run, capsys, change, fragments):
-    path = run / "eval" / "best.test.predictions.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
-    assert command(run, "http://127.0.0.1:9") == 2
-    error = capsys.readouterr().err
-    assert all(fragment in error for fragment in fragments), error
-
-
-def test_arms_of_different_data_are_not_compared(run, capsys):
-    path = run / "eval" / "base.test.predictions.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[::-1]))
-    assert command(run, "http://127.0.0.1:9", "--config.judge.mode=pairwise") == 2
-    assert "base.test.predictions.jsonl:1: another prompt" in capsys.readouterr().err
-    path.write_text("".join(lines[1:]))
-    assert command(run, "http://127.0.0.1:9", "--config.judge.mode=pairwise") == 2
-    assert "7 rows, but" in capsys.readouterr().err
-
-
-def test_a_sample_is_drawn_by_seed(run):
-    drawn = []
-    with serving(honest) as (server, url):
-        for count in (3, 5):
-            server.requests.clear()
-            words = (f"--config.judge.max_examples={count}", "--config.judge.seed=1")
-            assert command(run, url, *words) == 0
-            drawn.append(result(run)["count"])
-    assert drawn == [3, 5] and len(server.requests) == 2  # the smaller is part of the larger
-    assert result(run)["rows"] == 8
-
-
-def test_an_arm_with_a_dot_in_its_name(run):
-    write_predictions(run, "base.4shot", 4)
-    with serving(honest) as (_, url):
-        assert command(run, url, "--checkpoint=base.4shot") == 0
-    assert result(run, "base.4shot")["score"] == 3.0
-    with serving(honest) as (_, url):
-        assert command(run, url, "--checkpoint=base") == 0
-    assert result(run, "base")["set"] == "test"
 
 
 def test_delays_grow_up_to_the_limit():
