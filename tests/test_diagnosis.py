@@ -91,7 +91,7 @@ def test_suboptimal_if_the_last_epoch_still_falls_beyond_noise(last, found):
 def test_suboptimal_says_from_where_to_where_and_what_to_try():
     config = {"optim.learning_rate": 1e-4, "train.epochs": 3}
     finding = curves.suboptimal(course(FALLING, [3.0, 2.0, 1.5, 1.0], config))
-    assert "from 1.5000 at epoch 2 to 1.0000 at epoch 3: 25% of the whole fall" in finding.sentence
+    assert "from 1.5000 at epoch 2 to 1.0000 at epoch 3: 25 % of the whole fall" in finding.sentence
     assert "config.train.epochs = 3" in finding.remedy and "try 0.0003" in finding.remedy
     # Training that stands still is not cured by more of it.
     assert curves.suboptimal(course([3, 2, 1, 1, 1, 1], [3.0, 2.0, 1.5, 1.0])) is None
@@ -107,7 +107,7 @@ def test_overfitting_if_validation_rises_by_two_standard_errors(rise, found):
 def test_overfitting_names_the_epoch_the_amount_and_the_noise():
     finding = curves.overfitting(course(FALLING, [3.0, 1.0, 1.1, 1.25]))
     assert "Overfitting from epoch 2 on: validation loss rose from 1.0000" in finding.sentence
-    assert "to 1.2500 at epoch 3 (+25%, 5.0 standard errors)" in finding.sentence
+    assert "to 1.2500 at epoch 3 (+25 %, 5.0 standard errors)" in finding.sentence
     assert "training loss fell from 2.5000 to 0.8000" in finding.sentence
     assert "tune for 1 epochs" in finding.remedy
     # Training that rises too is no overfitting.
@@ -128,7 +128,7 @@ def test_an_error_that_was_not_logged_is_guessed_from_the_tokens():
     [
         ([{"loss": 3.0, "learning_rate": 0.0}] * 4, [3.0, 3.0], "learning rate was 0 at all 4"),
         ([{"loss": 3.0, "grad_norm": 0.0}] * 4, [3.0, 3.0], "gradient norm was 0 at all 4"),
-        ([3.0, 3.1, 3.0, 3.1], [3.0, 2.99, 2.98], "no loss changed by 1%"),
+        ([3.0, 3.1, 3.0, 3.1], [3.0, 2.99, 2.98], "no loss changed by 1.0 %"),
         ([3.0, 3.0, 2.9, 2.9], [3.0, 2.99, 2.98], None),  # training moves
         ([3.0, 3.1, 3.0, 3.1], [3.0, 2.99, 2.96], None),  # validation moves
         ([0.05, 0.05, 0.05, 0.05], [0.05, 0.05, 0.05], None),  # nothing to learn
@@ -182,8 +182,8 @@ def test_rows_cut_and_rows_without_targets():
     train = {"fit": fit | {"lost_trained_tokens": 50}, "trained_tokens": 950}
     train["untrained"] = {"rows": 2, "first": "a.jsonl:7"}
     run = course([1.0], [1.0], report={"sets": {"train": train}})
-    assert "30 training rows (30.0%)" in data.cut(run).sentence
-    assert "50 trained tokens (5.0%)" in data.cut(run).sentence
+    assert "30 training rows (30 %)" in data.cut(run).sentence
+    assert "50 trained tokens (5.0 %)" in data.cut(run).sentence
     assert "2 of train (the first: a.jsonl:7)" in data.without_targets(run).sentence
     fit |= {"share": 0.009, "lost_trained_tokens": 9}
     train["fit"] = fit

@@ -167,7 +167,7 @@ def test_page_and_table(runs, tmp_path, capsys):
     assert "87.8 %" in text and "79.4 % to 93.0 %" in text  # Wilson, 79 of 90
     change = [i % 9 == 0 for i in range(90)], [i % 8 != 3 for i in range(90)]
     by, low, high = (f"{100 * value:+.1f}" for value in stats.paired_difference(*change))
-    assert f"base {by} ({low} to {high})" in text
+    assert f"vs base {by} ({low} to {high})" in text
     lines = out.with_suffix(".md").read_text().splitlines()
     assert re.match(r"\| test +\| exact match +\| loss +\| token accuracy +\|", lines[0])
     assert {len(line) for line in lines[:6]} == {len(lines[0])}

@@ -94,7 +94,8 @@ def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, 
             if split == "validation":
                 style |= {"marker": _MARKERS[i % 6], "markersize": 4.5}
             axes.plot(x, y, **style)
-        _scale(axes, field, [value for _, _, y in found for value in y])
+        _scale(axes, field, [value for _, _, y in found for value in y], most=8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", ylabel=label)
         axes.margins(x=0.02)
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
@@ -131,8 +132,9 @@ def _name_lines(axes: Any, found: Sequence[tuple[str, list[float], list[float]]]
         )
 
 
-def _scale(axes: Any, field: str, values: Sequence[float]) -> None:
-    if field == "loss" and 0 < 50 * min(values) < max(values):
+def _scale(axes: Any, field: str, values: Sequence[float], most: float = 50) -> None:
+    """Of a loss: from 0, or logarithmic where the largest is ``most`` times the smallest."""
+    if field == "loss" and 0 < most * min(values) < max(values):
         axes.set_yscale("log")  # else all epochs would lie on the axis
     elif field == "loss":
         axes.set_ylim(bottom=0)

@@ -9,7 +9,7 @@ used here; it errs towards saying nothing.
 import math
 
 from sft.report.diagnosis import history
-from sft.report.diagnosis.history import Finding
+from sft.report.diagnosis.history import Finding, percent
 from sft.report.load import Run
 
 NOISE = 2.0  # standard errors that a change must exceed: 5 % of changes by chance do
@@ -38,8 +38,8 @@ def suboptimal(run: Run) -> Finding | None:
         "suboptimal",
         "warning",
         f"Suboptimal: validation loss was still falling at the end, from {before.loss:.4f} at "
-        f"{history.name(before)} to {last.loss:.4f} at {history.name(last)}: {step / fall:.0%} of "
-        f"the whole fall in the last of {len(tuned)} epoch{'s' * (len(tuned) > 1)}.",
+        f"{history.name(before)} to {last.loss:.4f} at {history.name(last)}: "
+        f"{percent(step / fall)} of the whole fall in the last of {len(tuned)} epoch{'s' * (len(tuned) > 1)}.",
         f"More epochs (config.train.epochs = {run.config.get('train.epochs')}) or a larger "
         f"config.optim.learning_rate (now {rate}, try {_higher(rate)}). If that does not help, "
         "more, or more diverse, data.",
@@ -67,11 +67,11 @@ def overfitting(run: Run) -> Finding | None:
         "warning",
         f"Overfitting from {history.name(first)} on: validation loss rose from {best.loss:.4f} at "
         f"{history.name(best)} to {last.loss:.4f} at {history.name(last)} "
-        f"(+{rise / best.loss:.0%}, {rise / se:.1f} standard errors), while training loss "
-        f"fell from {best.train:.4f} to {last.train:.4f}.",
+        f"(+{percent(rise / best.loss)}, {rise / se:.1f} standard errors), while training "
+        f"loss fell from {best.train:.4f} to {last.train:.4f}.",
         f"Use the checkpoint of {history.name(best)}, and tune for {math.ceil(best.number)} "
-        "epochs (config.train.epochs); or more and more diverse data, or fewer adapters "
-        "(config.lora.rank).",
+        "epochs (config.train.epochs); or more and more diverse data, or a smaller "
+        "config.lora.rank.",
     )
 
 
@@ -103,7 +103,7 @@ def not_moving(run: Run) -> Finding | None:
         "not_moving",
         "error",
         f"Nothing moves: after {steps} steps validation loss is {tuned[-1].loss:.4f} and was "
-        f"{start.loss:.4f} at the start; no loss changed by {STILL:.0%} of that{norm}.",
+        f"{start.loss:.4f} at the start; no loss changed by {percent(STILL)} of that{norm}.",
         f"Raise config.optim.learning_rate (now {rate}) tenfold. {remedy}",
     )
 

@@ -4,7 +4,7 @@ import math
 
 from sft.model import specs
 from sft.report.diagnosis import history
-from sft.report.diagnosis.history import Finding
+from sft.report.diagnosis.history import Finding, percent
 from sft.report.load import Run
 
 LARGE = 10.0  # nats a token: the guide's sign of a wrong data set
@@ -48,9 +48,9 @@ def cut(run: Run) -> Finding | None:
     return Finding(
         "cut",
         "warning",
-        f"Data problem: {fit['over']:,} training rows ({fit['share']:.1%}) are longer than "
+        f"Data problem: {fit['over']:,} training rows ({percent(fit['share'])}) are longer than "
         f"config.data.max_length = {fit['max_length']}; {fit['truncated']:,} were cut and "
-        f"{fit['dropped']:,} dropped, with {lost:,} trained tokens ({lost_share:.1%}).",
+        f"{fit['dropped']:,} dropped, with {lost:,} trained tokens ({percent(lost_share)}).",
         "Raise config.data.max_length: `sft data` says which length holds the rows.",
     )
 

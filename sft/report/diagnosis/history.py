@@ -90,3 +90,7 @@ def standard_error(record: Record) -> float:
 
 def name(epoch: Epoch) -> str:
     return f"epoch {epoch.number:g}" if epoch.step else "the start"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.{0 if share >= 0.1 else 1}f} %"
