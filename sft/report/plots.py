@@ -92,6 +92,7 @@ def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, 
         return ""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.7, 3.0), layout="constrained")
@@ -103,7 +104,7 @@ def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, 
                 style |= {"marker": _MARKERS[i % 6], "markersize": 4.5}
             axes.plot(x, y, **style)
         _scale(axes, field, [value for _, _, y in found for value in y], most=8)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel=label)
         axes.margins(x=0.02)
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
