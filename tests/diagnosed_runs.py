@@ -80,10 +80,14 @@ CASES = {
         FULL | {"data.max_length": 24, "data.over_long": "truncate_response"},
     ),
     "other": Case(MANY, rows("validation", 128, shortest=20, longest=24), FULL, audit=True),
-    "small": Case(rows("train", 384, wrong=1.0), rows("validation", 6, wrong=1.0), FULL),
+    "small": Case(
+        rows("train", 384, wrong=0.5),
+        rows("validation", 6, wrong=0.5),
+        FULL | {"train.epochs": 3},
+    ),
     "disagreement": Case(
         rows("train", 384, LETTERS[:4] * 12 + LETTERS[4:]),
-        rows("noisy", 64, LETTERS[:4], wrong=0.6) + rows("clean", 64, LETTERS[4:]),
+        rows("noisy", 80, LETTERS[:4], wrong=1.0) + rows("clean", 48, LETTERS[4:]),
         FULL | {"train.epochs": 6},
     ),
 }

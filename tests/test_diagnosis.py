@@ -112,6 +112,8 @@ def test_overfitting_names_the_epoch_the_amount_and_the_noise():
     assert "tune for 1 epochs" in finding.remedy
     # Training that rises too is no overfitting.
     assert curves.overfitting(course([1, 1, 2, 2, 3, 3], [3.0, 1.0, 1.1, 1.25])) is None
+    # Nor is a training loss that falls from where it went astray to.
+    assert curves.overfitting(course([9, 9, 8, 8, 7, 7], [3.0, 1.0, 1.1, 1.25])) is None
     # Without a known error, nothing is read into a rise.
     unknown = [{"loss": v, "loss_se": None, "weight": None} for v in (3.0, 1.0, 1.1, 1.25)]
     assert curves.overfitting(course(FALLING, unknown)) is None
@@ -226,6 +228,13 @@ def test_validation_too_small_to_tell(losses, found):
     scale = {"loss_se": 0.05 if losses[0] == 2.0 or losses[1] == 1.10 else 0.039}
     run = course(FALLING, [{"loss": loss} | scale for loss in losses])
     assert (choice.small_validation(run) is not None) == found
+
+
+def test_a_run_that_does_not_move_says_nothing_about_validation():
+    still = [{"loss": loss, "loss_se": 0.2} for loss in (3.0, 2.99, 2.98)]
+    assert choice.small_validation(course([3.0] * 4, still)) is None
+    moved = [{"loss": loss, "loss_se": 0.2} for loss in (3.0, 2.9, 2.89)]
+    assert choice.small_validation(course([3.0] * 4, moved)) is not None
 
 
 def test_validation_too_small_says_how_many_rows_would_tell():

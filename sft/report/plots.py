@@ -32,6 +32,14 @@ _STYLE: dict[Any, Any] = {
     "axes.unicode_minus": False,
 }
 
+_LEGEND: dict[str, Any] = {
+    "frameon": False,
+    "fontsize": 9,
+    "columnspacing": 1.0,
+    "handlelength": 1.4,
+    "handletextpad": 0.5,
+}
+
 
 def curve(run: Run, field: str, label: str) -> str:
     """SVG of ``field`` over optimiser steps for both splits; ``""`` when there is nothing to draw.
@@ -46,7 +54,7 @@ def curve(run: Run, field: str, label: str) -> str:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+        figure = Figure(figsize=(5.0, 3.1), layout="constrained")
         axes = figure.subplots()
         if train[0]:
             window = max(1, len(train[0]) // 20)
@@ -64,7 +72,7 @@ def curve(run: Run, field: str, label: str) -> str:
         axes.margins(x=0.02)
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
         axes.set_axisbelow(True)
-        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+        figure.legend(loc="outside upper left", ncols=3, **_LEGEND)
         svg = _svg(figure)
     return _inline(svg, field, f"{label} over optimiser steps")
 
@@ -84,9 +92,10 @@ def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, 
         return ""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+        figure = Figure(figsize=(4.7, 3.0), layout="constrained")
         axes = figure.subplots()
         for i, (_, x, y) in enumerate(found):
             style: dict[str, Any] = {"color": list(_RUNS)[i % 6], "label": f"run {i}"}
@@ -95,7 +104,7 @@ def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, 
                 style |= {"marker": _MARKERS[i % 6], "markersize": 4.5}
             axes.plot(x, y, **style)
         _scale(axes, field, [value for _, _, y in found for value in y], most=8)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel=label)
         axes.margins(x=0.02)
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
@@ -134,8 +143,13 @@ def _name_lines(axes: Any, found: Sequence[tuple[str, list[float], list[float]]]
 
 def _scale(axes: Any, field: str, values: Sequence[float], most: float = 50) -> None:
     """Of a loss: from 0, or logarithmic where the largest is ``most`` times the smallest."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     if field == "loss" and 0 < most * min(values) < max(values):
         axes.set_yscale("log")  # else all epochs would lie on the axis
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     elif field == "loss":
         axes.set_ylim(bottom=0)
 

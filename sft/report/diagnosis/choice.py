@@ -17,8 +17,11 @@ def small_validation(run: Run) -> Finding | None:
         return None
     best = min(tuned, key=lambda epoch: epoch.loss)
     spread, se = max(epoch.loss for epoch in tuned) - best.loss, best.se
-    # An error that is small beside what tuning changed could hide nothing worth having.
-    if not 0 < spread < se < math.inf or se <= curves.CONVERGED * abs(start.loss - best.loss):
+    fall = abs(start.loss - best.loss)
+    # Nothing was learnt that could be told, or the error is too small to hide what is worth having.
+    if fall < curves.STILL * start.loss or se <= curves.CONVERGED * fall:
+        return None
+    if not 0 < spread < se < math.inf:
         return None
     rows = run.data.get("sets", {}).get("validation", {}).get("rows")
     needed = (

@@ -34,12 +34,13 @@ def suboptimal(run: Run) -> Finding | None:
     if last.train is not None and before.train is not None and last.train >= before.train:
         return None
     rate = run.config.get("optim.learning_rate")
+    count = f"{len(tuned)} epoch{'s' if len(tuned) > 1 else ''}"
     return Finding(
         "suboptimal",
         "warning",
         f"Suboptimal: validation loss was still falling at the end, from {before.loss:.4f} at "
         f"{history.name(before)} to {last.loss:.4f} at {history.name(last)}: "
-        f"{percent(step / fall)} of the whole fall in the last of {len(tuned)} epoch{'s' * (len(tuned) > 1)}.",
+        f"{percent(step / fall)} of the whole fall in the last of {count}.",
         f"More epochs (config.train.epochs = {run.config.get('train.epochs')}) or a larger "
         f"config.optim.learning_rate (now {rate}, try {_higher(rate)}). If that does not help, "
         "more, or more diverse, data.",
@@ -57,6 +58,9 @@ def overfitting(run: Run) -> Finding | None:
         return None
     best, last = min(tuned, key=lambda epoch: epoch.loss), tuned[-1]
     if last is best or best.train is None or last.train is None or last.train >= best.train:
+        return None
+    start = history.start(run)
+    if start and best.train >= start.loss:  # nothing was learnt: that is no overfitting
         return None
     rise, se = last.loss - best.loss, max(best.se, last.se)
     if rise <= max(NOISE * se, RISE * best.loss):
