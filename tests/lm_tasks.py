@@ -3,10 +3,17 @@
 import json
 from pathlib import Path
 
+import tiny_run
+from safetensors.numpy import load_file, save_file
+from test_tokenizer import tiny, tiny_pieces
+
+from sft.data import tokenizer
+
 TASKS = {
-    "choice": {  # the space after the context belongs to the choices
+    "choice": {
         "output_type": "multiple_choice",
-        "doc_to_text": "{{prompt}} ",
+        "doc_to_text": "{{prompt}}",
+        "target_delimiter": "",
         "doc_to_choice": "{{choices}}",
         "doc_to_target": "gold",
     },
@@ -56,16 +63,29 @@ def write(folder: Path, documents: dict[str, list[dict]], **generation) -> list[
 
 
 def tiny_documents() -> dict[str, list[dict]]:
-    """For a random model: every letter is a choice, so that some choice is often the likeliest."""
-    letters = [chr(c) for c in range(97, 123)]
-    words = ["the user", "an in", "model", "日 é", "a", "x y z", "tu  tu", "0 1 2 3 4 5 6 7"]
-    choices = [*letters, "the user", "ab", " th", "é日"]
+    """For a random model: most of what it may say is a choice, so that some are its greedy ones.
+    Spaces at the end of a prompt belong to the choices."""
+    words = ["the user", "an in ", "model", "日 é", "a  ", "x y z", "tu  tu ", "0 1 2 3 4 5 6 7"]
+    choices = [*map(chr, range(33, 127)), "\n", "the user", "ab", " th", "é日"]
     return {
         "choice": [{"prompt": w, "choices": choices, "gold": i} for i, w in enumerate(words)],
         "unconditional": [{"choices": choices, "gold": 1}],
         "rolling": [{"text": " ".join([w] * n)} for w, n in zip(words, range(1, 9), strict=True)],
         "answer": [{"prompt": w * n, "answer": "a"} for n in (1, 3) for w in words],
     }
+
+
+def build_tiny(folder: Path) -> tiny_run.Project:
+    """The tiny project with weights that never choose a byte or a control piece: programs differ
+    in how they show those."""
+    project = tiny_run.build(folder)
+    weights = project.path / "weights.safetensors"
+    tensors = load_file(weights)
+    for index, (piece, _, kind) in enumerate(tiny_pieces()):
+        if kind == tokenizer.BYTE or tiny().has_control(piece):
+            tensors["model.embed_tokens.weight"][index] = 0
+    save_file(tensors, weights)
+    return project
 
 
 def responses(samples: dict[str, list[dict]]) -> dict[str, list]:

@@ -57,6 +57,7 @@ NEVER_AT_IMPORT = {
         )
     },
     "sft.cli": HEAVY,
+    "sft.eval.lm": ("lm_eval",),
     "sft.plan.main": HEAVY,  # it sets the environment that JAX reads when imported
 }
 NEVER = {
@@ -73,6 +74,9 @@ NEVER = {
     "sft.model.lora": IO,
     "sft.model.sharding": IO,
     "sft.model.generate": IO,
+    "sft.model.slots": IO,
+    "sft.model.sampling": IO,
+    "sft.model.cached": IO,
     "sft.train.cut": IO,
     "sft.train.loss": IO,
     "sft.train.vocabulary": IO,

@@ -149,27 +149,6 @@ def test_remat_changes_memory_and_nothing_else():
     assert "<host>" in texts["host"] and "<host>" not in texts["layer"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_extending_a_cache_in_pieces_equals_one_forward(family):
-    spec = specs.tiny(family)
-    params, adapters = make_params(spec), make_adapters(spec)
-    tokens_BxL = random_tokens((2, L))
-    positions_BxL, segments_BxL = one_segment((2, L))
-    segments_BxL = segments_BxL.at[1, :3].set(0)  # padding on the left of one row
-    positions_BxL = jnp.maximum(positions_BxL.at[1].add(-3), 0)
-    whole = forward(spec, params, adapters, tokens_BxL, positions_BxL, segments_BxL, FLOAT32)
-    cache = decoder.init_cache(spec, 2, L + 5, jnp.float32)
-    extend = jax.jit(decoder.extend, static_argnums=(0, 7))
-    pieces = []
-    for start, stop in itertools.pairwise((0, 7, 8, 9, L)):
-        cut = (x[:, start:stop] for x in (tokens_BxL, positions_BxL, segments_BxL))
-        hidden, cache = extend(spec, params, adapters, cache, *cut, FLOAT32)
-        pieces.append(hidden)
-    assert cache.cursor == L
-    real = np.asarray(segments_BxL) == 1
-    np.testing.assert_allclose(jnp.concatenate(pieces, 1)[real], whole[real], atol=2e-5)
-
-
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_embeddings_may_be_given_instead_of_tokens(dtype):
     spec = specs.tiny("gemma3")

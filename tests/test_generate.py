@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chisquare
 from tiny import FLOAT32, forward, make_adapters, make_params
 
-from sft.model import decoder, generate, specs
+from sft.model import decoder, generate, slots, specs
 from sft.model.generate import Sampling, choose
 
 NEW = 20  # two and a half windows of the tiny models
@@ -145,17 +145,88 @@ def test_rows_are_sampled_apart():
     assert len(np.unique(choose(logits_BxV, sampling, jax.random.key(0)))) > 20
 
 
-def test_one_compilation_per_bucket_and_progress():
+def test_one_compilation_per_bucket_and_one_to_write_with_progress():
     sampling, done = Sampling(max_new_tokens=2, stop_ids=(7,)), []
-    before = generate.decode._cache_size()
-    for seed in (0, 1):
-        prompts = make_prompts((2, 5, 7, 8, 9, 16, 11), seed)  # four of up to 8, three of up to 16
-        answers = ask(
-            "gemma3", prompts, sampling, batch_size=2, bucket=8, seed=seed, on_batch=done.append
-        )
+    read = slots.reader(jax.default_backend())
+    before = read._cache_size(), slots.advance._cache_size()
+    for _ in range(2):
+        prompts = make_prompts((2, 5, 7, 8, 9, 16, 11))  # four of up to 8, three of up to 16
+        answers = ask("gemma3", prompts, sampling, batch_size=2, bucket=8, on_batch=done.append)
         assert len(answers) == 7
-    assert generate.decode._cache_size() == before + 2
-    assert done == [2, 2, 2, 1] * 2
+    assert (read._cache_size(), slots.advance._cache_size()) == (before[0] + 2, before[1] + 1)
+    assert sum(done) == 14 and max(done) <= 2
+
+
+def test_padding_is_little_and_shapes_are_few():
+    lengths = np.arange(1, 5000)
+    padded = np.array([generate.padded(int(n), 32) for n in lengths])
+    assert np.all((padded >= lengths) & (padded % 32 == 0))
+    assert np.all(padded - lengths < np.maximum(32, lengths / 8))
+    assert len(set(padded[:512])) == 16 and len(set(padded[512:4096])) == 24
+
+
+def test_rows_are_refilled_before_the_longest_answer_ends(greedy, monkeypatch):
+    family, expected = greedy
+    stops = expected[0][11], expected[1][5]
+    cut = [expected[0][:11], expected[1][:5], *expected[2:]]
+    assert not any(set(stops) & set(answer) for answer in cut)
+    left, advance = [], slots.advance
+
+    def watched(*args):
+        state = advance(*args)
+        left.append(int(np.sum(np.asarray(state.live_B))))
+        return state
+
+    monkeypatch.setattr(slots, "advance", watched)
+    sampling = Sampling(max_new_tokens=NEW, stop_ids=stops)
+    assert ask(family, [*PROMPTS, *PROMPTS], sampling, batch_size=2, bucket=32) == [*cut, *cut]
+    assert 1 in left[:-2]  # one row went on while the other was given to the next prompt
+
+
+def test_an_answer_ends_soon_after_it_is_done(greedy):
+    family, expected = greedy
+    wanted = expected[2][5]
+    answers = ask(family, PROMPTS, is_done=lambda ids: wanted in ids)
+    for answer, whole in zip(answers, expected, strict=True):
+        end = whole.index(wanted) + 1 if wanted in whole else NEW
+        assert answer == whole[: len(answer)]
+        assert end <= len(answer) <= min(end + generate.LOOK, NEW)
+
+
+def test_sampled_answers_do_not_depend_on_batch_size():
+    sampling = Sampling(max_new_tokens=6, stop_ids=(-1,), temperature=1.0, top_k=20)
+    answers = [ask("gemma3", PROMPTS, sampling, batch_size=n, seed=3) for n in (1, 4)]
+    assert answers[0] == answers[1] and len(set(map(tuple, answers[0]))) == len(PROMPTS)
+
+
+def test_equal_prompts_are_sampled_apart():
+    sampling = Sampling(max_new_tokens=6, stop_ids=(-1,), temperature=1.0)
+    answers = ask("gemma3", [PROMPTS[0]] * 4, sampling)
+    assert len(set(map(tuple, answers))) == 4
+
+
+def test_no_prompts_no_answers():
+    assert ask("gemma3", []) == []
+
+
+def test_float32_masters_are_used_as_they_are_rounded_where_they_are_used():
+    """Full tuning keeps float32 weights and computes in bfloat16: casting them before or in each
+    step must not change an answer."""
+    spec, _, params, _ = setting("gemma3")
+    options = decoder.Options(dtype=jnp.bfloat16)
+    rounded = {
+        key: value if "norm" in key else jax.tree.map(lambda x: x.astype(jnp.bfloat16), value)
+        for key, value in params.items()
+        if key != "layers"
+    }
+    rounded["layers"] = {
+        key: x if "norm" in key else x.astype(jnp.bfloat16) for key, x in params["layers"].items()
+    }
+    one, other = (
+        generate.generate(spec, options, NO_STOP, tree, None, PROMPTS, batch_size=3)
+        for tree in (params, rounded)
+    )
+    assert one == other
 
 
 @pytest.mark.slow

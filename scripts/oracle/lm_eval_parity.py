@@ -2,7 +2,7 @@
 
     scripts/oracle/setup.sh
     python scripts/oracle/lm_eval_parity.py            # the real Gemma 3 270M; about ten minutes
-    python scripts/oracle/lm_eval_parity.py --golden   # a tiny random model; tests/golden/lm_eval.json
+    python scripts/oracle/lm_eval_parity.py --golden   # a tiny random model, for the tests
 
 Float32 on both sides, in one process each; the tasks' data are local files. It prints every score
 of both sides and the largest difference of a request's log-likelihood.
@@ -46,7 +46,7 @@ def real_documents() -> dict[str, list[dict]]:
     cities = list(CAPITALS.values())
     asked = [
         {"prompt": f"The capital of {country} is", "answer": f" {city}", "gold": 2,
-         "choices": [cities[(i + step) % len(cities)] for step in (3, 8, 0, 13)]}
+         "choices": [" " + cities[(i + step) % len(cities)] for step in (3, 8, 0, 13)]}
         for i, (country, city) in enumerate(CAPITALS.items())
     ]  # fmt: skip
     texts = [text for text in (ROOT / "README.md").read_text().split("\n\n") if len(text) > 200]
@@ -134,7 +134,7 @@ def golden(folder: Path) -> None:
     import tiny_run
     from test_tokenizer import tiny_pieces
 
-    project = tiny_run.build(folder / "project")
+    project = lm_tasks.build_tiny(folder / "project")
     tasks = lm_tasks.write(folder, lm_tasks.tiny_documents(), **TINY_GENERATION)
     weights = (project.path / "weights.safetensors").read_bytes()
     model = folder / "hf"
