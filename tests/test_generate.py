@@ -179,8 +179,10 @@ def test_rows_are_refilled_before_the_longest_answer_ends(greedy, monkeypatch):
 
     monkeypatch.setattr(slots, "advance", watched)
     sampling = Sampling(max_new_tokens=NEW, stop_ids=stops)
-    assert ask(family, [*PROMPTS, *PROMPTS], sampling, batch_size=2, bucket=32) == [*cut, *cut]
-    assert 1 in left[:-2]  # one row went on while the other was given to the next prompt
+    assert ask(family, PROMPTS, sampling, batch_size=2, bucket=32) == cut
+    # From the longest prompt on, answers have 20, 5, 20, 11 and 20 tokens: the second row is given
+    # to the third prompt while the first goes on.
+    assert left == [1, 1, 1, 0]
 
 
 def test_an_answer_ends_soon_after_it_is_done(greedy):

@@ -210,7 +210,7 @@ def test_tasks_that_cannot_be_run(shared, run, tmp_path, monkeypatch, tasks, sai
     text = json.dumps({"task": "x", "dataset_path": "json", "output_type": "generate_until"})
     Path("DATA.yaml").write_text(text)
     with pytest.raises(UserError, match=said):
-        lm.main(shared.values(), str(run[0]), "base", lm.Tasks(tasks))
+        lm.main(shared.values(), str(run[0]), "base", tasks)
 
 
 def test_without_lm_eval_the_extra_is_named(shared, monkeypatch):
@@ -218,4 +218,4 @@ def test_without_lm_eval_the_extra_is_named(shared, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UserError, match="uv sync --extra lm-eval"):
-        lm.main(shared.values(), "runs/x", "base", lm.Tasks(("x.yaml",)))
+        lm.main(shared.values(), "runs/x", "base", ["x.yaml"])
