@@ -79,12 +79,13 @@ def scored(model, *pairs):
     return model.loglikelihood(requests, disable_tqdm=True)
 
 
-def test_order_and_batch_do_not_change_scores(base, monkeypatch):
+def test_order_and_batch_do_not_change_scores(base):
     pairs = [("the user", " an"), ("a", "b"), ("x " * 8, "y"), ("", "the"), ("in ", "a")]
     expected = scored(base, *pairs)
     assert len(set(expected)) == len(pairs)
-    monkeypatch.setattr(base.config.eval, "batch_size", 24)
-    again = scored(base, *pairs[::-1], *pairs)
+    config = base.config.copy_and_resolve_references()
+    config.eval.batch_size = 24
+    again = scored(Gemma(base.model, config, base.max_length), *pairs[::-1], *pairs)
     for (value, flag), (other, same) in zip(again, [*expected[::-1], *expected], strict=True):
         assert value == pytest.approx(other, abs=TOLERANCE) and flag == same
 

@@ -40,6 +40,7 @@ from sft.train import log, validation
 CONTEXT = {"gemma2": 8192, "gemma3": 32_768}  # max_position_embeddings of the smallest published
 BUCKET = 32  # positions: requests are padded to a multiple of it
 SCORED = 16_384  # positions scored at a time, which bounds the memory of long requests
+UNKNOWN = 3  # the id of <unk>: a special piece, which the Hugging Face backend leaves out
 KEYS = ("until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p")
 Request = tuple[tuple[str, str] | None, list[int], list[int]]  # texts, context, continuation
 
@@ -251,7 +252,7 @@ class Gemma(TemplateLM):
         prompts = [np.array(self.tok_encode(text)[-room:], np.int32) for text in contexts]
 
         def text(ids: list[int]) -> str:
-            return tok.decode(i for i in ids if i < tok.vocab_size)
+            return tok.decode(i for i in ids if i < tok.vocab_size and i != UNKNOWN)
 
         params, adapters = model.steps.model(model.trainable, model.frozen)
         answers = generate.generate(
