@@ -57,7 +57,6 @@ NEVER_AT_IMPORT = {
         )
     },
     "sft.cli": HEAVY,
-    "sft.eval.lm": ("lm_eval",),
     "sft.plan.main": HEAVY,  # it sets the environment that JAX reads when imported
 }
 NEVER = {
