@@ -49,6 +49,7 @@ NEVER_AT_IMPORT = {
         )
     },
     "sft.cli": HEAVY,
+    **{f"sft.eval.judge.{name}": HEAVY for name in ("main", "rate", "calibrate")},
     "sft.plan.main": HEAVY,  # it sets the environment that JAX reads when imported
 }
 NEVER = {
@@ -70,6 +71,10 @@ NEVER = {
     "sft.train.vocabulary": IO,
     "sft.train.steps": IO,
     "sft.eval.stats": ("jax", *IO),
+    **{
+        f"sft.eval.judge.{name}": ("jax", *IO)
+        for name in ("agreement", "bias", "corrected", "resample", "tables")
+    },
 }
 
 

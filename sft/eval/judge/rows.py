@@ -94,7 +94,7 @@ def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
 
     So a smaller draw is part of a larger one, and the same rows are drawn of every arm. 0 = all.
     """
-    order = np.random.default_rng(seed).permutation(len(items))
+    order = np.random.default_rng(seed).permutation(len(items)).tolist()
     return [items[i] for i in sorted(order[: count or None])]
 
 
