@@ -57,6 +57,7 @@ NEVER_AT_IMPORT = {
         )
     },
     "sft.cli": HEAVY,
+    **{f"sft.eval.judge.{name}": HEAVY for name in ("main", "rate", "calibrate")},
     "sft.plan.main": HEAVY,  # it sets the environment that JAX reads when imported
 }
 NEVER = {
@@ -93,6 +94,10 @@ NEVER = {
     },
     "sft.eval.suites.cases": ("jax", *IO),
     "sft.eval.suites.refusals": ("jax", *IO),
+    **{
+        f"sft.eval.judge.{name}": ("jax", *IO)
+        for name in ("agreement", "bias", "corrected", "resample", "tables")
+    },
 }
 
 

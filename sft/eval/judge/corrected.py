@@ -67,7 +67,7 @@ def mean(
 
 def tuned(people_n: np.ndarray, judge_n: np.ndarray, N: int, judge_all: np.ndarray) -> float:
     """The weight that makes the variance least: covariance over (1 + n/N) variance, within 0…1."""
-    variance = judge_all.var()
+    variance = judge_all.var(ddof=1)
     if N == 0 or variance == 0:
         return 0.0
     covariance = np.mean((people_n - people_n.mean()) * (judge_n - judge_n.mean()))

@@ -20,11 +20,15 @@ class Local:
     def __init__(self, config: ConfigDict):
         self._config = _as_judge(config)
         self._spec = specs.get(self._config.model.name)
-        self._tokenizer = inputs.tokenizer(self._config, self._spec)
-        self._model: harness.Model | None = None
         files = weights.resolve(self._config.model.weights)
         if not files.exists():
             raise UserError(f"{files}: no such file. Set config.judge.weights.")
+        try:
+            self._tokenizer = inputs.tokenizer(self._config, self._spec)
+        except UserError as error:
+            key = "config.judge.tokenizer" if config.judge.weights else "config.model.tokenizer"
+            raise UserError(str(error).replace("config.model.tokenizer", key)) from None
+        self._model: harness.Model | None = None
         self.identity: dict[str, Any] = {
             "backend": "local",
             "model": self._config.model.name,

@@ -94,8 +94,8 @@ def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
 
     So a smaller draw is part of a larger one, and the same rows are drawn of every arm. 0 = all.
     """
-    order = np.random.default_rng(seed).permutation(len(items))
-    return [items[i] for i in sorted(order[: count or None].tolist())]
+    order = np.random.default_rng(seed).permutation(len(items)).tolist()
+    return [items[i] for i in sorted(order[: count or None])]
 
 
 def _sets(folder: Path, arm: str) -> dict[str, Path]:
