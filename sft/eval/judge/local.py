@@ -32,7 +32,8 @@ class Local:
         self.identity: dict[str, Any] = {
             "backend": "local",
             "model": self._config.model.name,
-            "files": inputs.identity(self._config),
+            "weights": str(files),
+            "changed": [files.stat().mtime, files.stat().length],
             "dtype": self._config.model.dtype,
             "temperature": self._config.eval.temperature,
             "max_new_tokens": self._config.eval.max_new_tokens,
