@@ -162,6 +162,7 @@ def test_again_with_nothing_to_ask(run):
     assert (run / "eval" / "judge.best.test.json").read_bytes() == made
 
 
+@pytest.mark.slow  # its signal must arrive between two replies, which a busy machine delays
 def test_interrupted_replies_under_way_are_kept(run, capsys):
     def answer(prompt):
         if len(server.requests) == 4:
