@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sft.report import scores
+from sft.eval.metrics import LIKELIHOOD
+from sft.eval.verdict import SIGNIFICANT
+from sft.report import findings, scores
 from sft.report.load import Record, Run
 from sft.report.scores import Change
 
@@ -179,7 +181,7 @@ def _apart(metric: str, entries: Sequence[Entry], name: str) -> str | None:
     if len(signatures) > 1:
         return f"its settings differ ({'; '.join(sorted(signatures))})"
     contents = {content(entry, name) for entry in entries}
-    if metric in scores.LIKELIHOOD and len(contents - {None}) > 1:
+    if metric in LIKELIHOOD and len(contents - {None}) > 1:
         return "the same text is other tokens there (another model or chat format)"
     return None
 
@@ -201,7 +203,7 @@ def _winner(metric: str, entries: Sequence[Entry]) -> str | None:
         change = scores.changes(best.run, *rows, *pair).get(metric)
         if not change or change.verdict != "better":
             return None
-        if change.p * len(others) >= scores.SIGNIFICANT:
+        if change.p * len(others) >= SIGNIFICANT:
             return None
     return best.label if others else None
 
@@ -219,8 +221,8 @@ def answers(table: Table, most: int = 20) -> list[Record]:
     differ = [row for row in rows if len({one["predicted"] for one in row}) > 1]
     split = [row for row in differ if len({bool(one["correct"]) for one in row}) > 1]
     rest = [row for row in differ if len({bool(one["correct"]) for one in row}) == 1]
-    chosen = _spread(split, most)
-    chosen += _spread(rest, most - len(chosen))
+    chosen = findings.spread(split, most)
+    chosen += findings.spread(rest, most - len(chosen))
     return [
         {
             **{key: row[0][key] for key in ("source", "prompt", "expected")},
@@ -231,7 +233,3 @@ def answers(table: Table, most: int = 20) -> list[Record]:
         }
         for row in chosen
     ]
-
-
-def _spread(rows: list, most: int) -> list:
-    return rows if len(rows) <= most else [rows[i * len(rows) // most] for i in range(most)]

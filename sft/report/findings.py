@@ -4,9 +4,10 @@ import dataclasses
 from typing import Any
 
 from sft.eval import stats
+from sft.eval.verdict import SIGNIFICANT
+from sft.report import scores
 from sft.report.load import Record, Run
 
-SIGNIFICANT = 0.05
 SAMPLES = 5  # of the wrong and of the right answers, per set
 
 
@@ -55,7 +56,9 @@ def compare(run: Run, name: str) -> Comparison:
         lacking = "base model" if tuned else "tuned model"
         sentence = f"{name}: the {lacking} has not been evaluated; run `sft eval` for it."
         return Comparison(name, base, tuned, None, 0, "missing", sentence)
-    before, after = _pairs(run, name)
+    before, after = (
+        [bool(row["correct"]) for row in rows] for rows in scores.pairs(run, "best", name)
+    )
     change = f"exact match {percent(base['exact_match'])} → {percent(tuned['exact_match'])}"
     if not before:
         sentence = f"{name}: {change}; no prompt has an answer of both, so it is not tested."
@@ -155,12 +158,12 @@ def samples(run: Run, name: str) -> list[Record]:
     ``base_correct`` (None where the base has none).
     """
     tuned = run.predictions.get(("best", name), [])
-    base = {_key(record): record for record in run.predictions.get(("base", name), [])}
-    chosen = _spread([r for r in tuned if not r["correct"]])
-    chosen += _spread([r for r in tuned if r["correct"]])
+    base = {scores.key(record): record for record in run.predictions.get(("base", name), [])}
+    chosen = spread([r for r in tuned if not r["correct"]])
+    chosen += spread([r for r in tuned if r["correct"]])
     result = []
     for record in chosen:
-        other = base.get(_key(record), {})
+        other = base.get(scores.key(record), {})
         result.append(
             {**record, "base": other.get("predicted"), "base_correct": other.get("correct")}
         )
@@ -179,18 +182,8 @@ def changed_config(run: Run) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def _key(record: Record) -> tuple[str, str]:
-    return record["source"], record["prompt"]
-
-
-def _pairs(run: Run, name: str) -> tuple[list[bool], list[bool]]:
-    base = {_key(r): bool(r["correct"]) for r in run.predictions.get(("base", name), [])}
-    tuned = {_key(r): bool(r["correct"]) for r in run.predictions.get(("best", name), [])}
-    shared = [key for key in tuned if key in base]
-    return [base[key] for key in shared], [tuned[key] for key in shared]
-
-
-def _spread(records: list[Record]) -> list[Record]:
-    if len(records) <= SAMPLES:
+def spread(records: list, most: int = SAMPLES) -> list:
+    """At most so many of them, evenly from the first to the last."""
+    if len(records) <= most:
         return records
-    return [records[i * len(records) // SAMPLES] for i in range(SAMPLES)]
+    return [records[i * len(records) // most] for i in range(most)]

@@ -8,26 +8,38 @@ from sft import template
 from sft.report import compare, findings, plots, scores
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Record, Run
+from sft.report.scores import Score
 from sft.workdir import write_text
 
 SHARES = ("exact_match", "token_accuracy")  # shown in per cent; BLEU and others have own units
 
 
-def write(run: Run, path: str | Path, diagnosis: Diagnosis | None = None) -> Path:
+def write(
+    run: Run,
+    path: str | Path,
+    diagnosis: Diagnosis | None = None,
+    shown: dict[str, list[Score]] | None = None,
+) -> Path:
     """Renders ``run`` to ``path`` and returns it. The same run gives the same bytes."""
     path = Path(path)
-    write_text(path, render(run, diagnosis))
+    write_text(path, render(run, diagnosis, shown))
     return path
 
 
-def render(run: Run, diagnosis: Diagnosis | None = None) -> str:
-    """The whole page. Every value from the run is escaped by the template."""
+def render(
+    run: Run, diagnosis: Diagnosis | None = None, shown: dict[str, list[Score]] | None = None
+) -> str:
+    """The whole page. Every value from the run is escaped by the template.
+
+    Args:
+      diagnosis, shown: ``diagnose(run)`` and ``scores.of_sets(run)``, where they are there already.
+    """
     page = _template("template.html")
     comparisons = [findings.compare(run, name) for name in run.sets]
     return page.render(
         run=run,
         comparisons=comparisons,
-        scores={name: scores.of_set(run, name) for name in run.sets},
+        scores=scores.of_sets(run) if shown is None else shown,
         diagnosis=diagnosis or diagnose(run),
         headline=findings.headline(comparisons),
         warnings=findings.warnings(run, comparisons),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
-from sft.report import compare, html, terminal
+from sft.report import compare, html, scores, terminal
 from sft.report.diagnosis import diagnose
 from sft.report.load import load_run
 from sft.workdir import write_text
@@ -30,8 +30,9 @@ def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
         return _compare(workdirs, Path(out or "compare.html"))
     run = load_run(workdirs[0])
     diagnosis = diagnose(run)
-    path = html.write(run, out or run.path / "report.html", diagnosis)
-    print(terminal.render(run, diagnosis), end="")
+    shown = scores.of_sets(run)
+    path = html.write(run, out or run.path / "report.html", diagnosis, shown)
+    print(terminal.render(run, diagnosis, shown), end="")
     print(f"wrote {path}")
     return {"report": str(path), "diagnosis": [vars(finding) for finding in diagnosis.findings]}
 

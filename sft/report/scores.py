@@ -6,10 +6,8 @@ from collections.abc import Collection, Sequence
 from sft import config as configs
 from sft.errors import UserError
 from sft.eval import stats
+from sft.eval.verdict import Difference, verdict
 from sft.report.load import Record, Run
-
-SIGNIFICANT = 0.05
-LIKELIHOOD = ("loss", "perplexity", "token_accuracy")  # of tokens; the others are of answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +17,7 @@ class Change:
     Attributes:
       low, high: 95 % interval.
       p: two-sided, of the hypothesis that there is no difference.
-      verdict: ``better`` or ``worse`` where p is below 0.05 and the interval leaves out 0, or else
-        ``unclear``.
+      verdict: ``better``, ``worse`` or ``unclear``, see ``sft.eval.verdict``.
       pairs: prompts that both have answered.
     """
 
@@ -72,6 +69,11 @@ def arms(run: Run, name: str) -> list[str]:
     return sorted(found, key=lambda arm: (not arm.startswith("base"), arm == "best", arm))
 
 
+def of_sets(run: Run) -> dict[str, list[Score]]:
+    """``of_set`` for every evaluated set. Resampling takes its time: once for page and terminal."""
+    return {name: of_set(run, name) for name in run.sets}
+
+
 def of_set(run: Run, name: str) -> list[Score]:
     """All scores on a set, metric by metric, the base model first."""
     labels = arms(run, name)
@@ -103,10 +105,15 @@ def against_base(run: Run, arm: str, name: str) -> dict[str, Change]:
     base = run.eval("base", name)
     if base is None or arm == "base":
         return {}
+    records = metrics(base), metrics(run.evals[arm, name])
+    return changes(run, *pairs(run, arm, name), *records)
+
+
+def pairs(run: Run, arm: str, name: str) -> tuple[list[Record], list[Record]]:
+    """Rows of the base model and of the arm for the prompts that both answered, in one order."""
     before = {key(row): row for row in run.predictions.get(("base", name), [])}
     after = [row for row in run.predictions.get((arm, name), []) if key(row) in before]
-    records = metrics(base), metrics(run.evals[arm, name])
-    return changes(run, [before[key(row)] for row in after], after, *records)
+    return [before[key(row)] for row in after], after
 
 
 def key(row: Record) -> tuple[str, str]:
@@ -140,17 +147,16 @@ def changes(
     found = {}
     if "exact_match" in shared:
         pair = [bool(row["correct"]) for row in before], [bool(row["correct"]) for row in after]
-        difference = (*stats.paired_difference(*pair), stats.mcnemar(*pair))
-        found["exact_match"] = _change(*difference, "higher", len(before))
+        difference = Difference(*stats.paired_difference(*pair), stats.mcnemar(*pair))
+        found["exact_match"] = _change(difference, "higher", len(before))
     for name, difference in _resampled(run, before, after, shared.keys() - found).items():
-        found[name] = _change(*difference, shared[name], len(before))
+        found[name] = _change(difference, shared[name], len(before))
     return {name: found[name] for name in shared if name in found}
 
 
 def _resampled(
     run: Run, before: Sequence[Record], after: Sequence[Record], names: Collection[str]
-) -> dict[str, tuple[float, float, float, float]]:
-    """``(difference, low, high, p)`` by metric."""
+) -> dict[str, Difference]:
     if not names or not all("nll" in row for row in (*before, *after)):
         return {}  # an evaluation made before there were several metrics
     from sft.eval import bootstrap
@@ -161,17 +167,21 @@ def _resampled(
         tables = [scoring.table(config, rows) for rows in (before, after)]
     except UserError:  # a metric of the user's own, whose file is elsewhere now
         return {}
+    options = {"resamples": config.eval.resamples, "seed": config.seed}
     found = {}
     for name in names:
         if all(name in table for table in tables):
             (metric, before_nxk), (_, after_nxk) = (table[name] for table in tables)
-            d = bootstrap.difference(metric, before_nxk, after_nxk, seed=config.seed)
-            found[name] = (d.value, d.low, d.high, d.p)
+            found[name] = bootstrap.difference(metric, before_nxk, after_nxk, **options)
     return found
 
 
-def _change(value: float, low: float, high: float, p: float, better: str, pairs: int) -> Change:
-    verdict = "unclear"
-    if p < SIGNIFICANT and not low <= 0 <= high:
-        verdict = "better" if (value > 0) == (better == "higher") else "worse"
-    return Change(value, low, high, p, verdict, pairs)
+def _change(difference: Difference, better: str, pairs: int) -> Change:
+    return Change(
+        difference.value,
+        difference.low,
+        difference.high,
+        difference.p,
+        verdict(difference, better),
+        pairs,
+    )

@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from sft.report import compare, findings, html, scores
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Run
+from sft.report.scores import Score
 
 
-def render(run: Run, diagnosis: Diagnosis | None = None) -> str:
-    """Headline, scores, warnings, diagnosis and the epoch table. Ends with a newline."""
+def render(
+    run: Run, diagnosis: Diagnosis | None = None, shown: dict[str, list[Score]] | None = None
+) -> str:
+    """Headline, scores, warnings, diagnosis and the epoch table. Ends with a newline.
+
+    Args:
+      diagnosis, shown: as of ``html.render``.
+    """
+    shown = scores.of_sets(run) if shown is None else shown
     comparisons = [findings.compare(run, name) for name in run.sets]
     lines = [findings.headline(comparisons), ""]
     for comparison in comparisons:
-        lines += [f"  {comparison.sentence}", *_scores(run, comparison.name)]
+        lines += [f"  {comparison.sentence}", *_scores(shown[comparison.name])]
     lines += [f"  note: {warning}" for warning in findings.warnings(run, comparisons)]
     lines += ["", *_diagnosis(diagnosis or diagnose(run))]
     lines += ["", *_epochs(run)] if run.selection else []
@@ -23,9 +31,8 @@ def render(run: Run, diagnosis: Diagnosis | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _scores(run: Run, name: str) -> list[str]:
+def _scores(found: list[Score]) -> list[str]:
     """A line for each metric of each tuned model, but exact match, which has its sentence."""
-    found = scores.of_set(run, name)
     base = {score.metric: score for score in found if score.arm == "base"}
     lines = []
     for score in found:
