@@ -70,6 +70,12 @@ COMMANDS = {
         "sft.eval.suites.main",
         OF_ARM,
     ),
+    "eval lm": Command(
+        "run tasks of lm-eval on the base model or a checkpoint",
+        "sft.eval.lm",
+        (*OF_ARM, "tasks", "limit", "fewshot", "chat", "max_length"),
+        needs=("workdir", "tasks"),
+    ),
     "eval judge": Command(
         "ask a language model for a verdict on what sft eval wrote", "sft.eval.judge.main", OF_ARM
     ),
@@ -126,6 +132,17 @@ FLAGS = {
         "eval calibrate: CSV files of the page of eval rate, joined by commas",
         "--ratings=FILE.csv is missing: what the page of sft eval rate saved.",
     ),
+    "tasks": Flag(
+        list,
+        [],
+        "NAME,FILE",
+        "eval lm: tasks or groups of lm-eval, or YAML files",
+        "--tasks=NAME is missing: a task or group of lm-eval, or a YAML file.",
+    ),
+    "limit": Flag(int, 0, "N", "eval lm: documents of each task; 0 = all"),
+    "fewshot": Flag(int, -1, "N", "eval lm: examples before each question; -1 = as the task says"),
+    "chat": Flag(bool, False, "", "eval lm: put questions as user turns"),
+    "max_length": Flag(int, 0, "N", "eval lm: tokens of a request; 0 = the model's own"),
 }
 
 HELP = """\

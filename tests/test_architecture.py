@@ -58,6 +58,7 @@ NEVER_AT_IMPORT = {
     },
     "sft.cli": HEAVY,
     **{f"sft.eval.judge.{name}": HEAVY for name in ("main", "rate", "calibrate")},
+    "sft.eval.lm": ("lm_eval",),
     "sft.plan.main": HEAVY,  # it sets the environment that JAX reads when imported
 }
 NEVER = {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv-oracle: the PyTorch stack that writes the reference logits under tests/golden/.
+# Makes .venv-oracle: the PyTorch stack that writes the references under tests/golden/.
 # It is separate because PyTorch never enters the training environment.
 #
 #   scripts/oracle/setup.sh
@@ -27,6 +27,6 @@ pip=(.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check)
 # packages would otherwise pull the CUDA build.
 "${pip[@]}" torch==2.13.0
 "${pip[@]}" transformers==5.23.0 peft==0.21.2 safetensors==0.8.0 gguf==0.19.0 numpy==2.4.6 \
-  sentencepiece==0.2.1 protobuf==6.33.6
+  sentencepiece==0.2.1 protobuf==6.33.6 lm-eval==0.4.13
 .venv-oracle/bin/python -c \
   'import peft, torch, transformers; print(torch.__version__, transformers.__version__, peft.__version__)'

@@ -37,6 +37,7 @@ true: an answer that began with a newline would merge with the one in ``model\\n
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -66,7 +67,13 @@ class Format:
     system_turn: bool = False
     thought: tuple[str, str] | None = None
 
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """All control pieces but ``<bos>``."""
+        return (*self.turn_pieces, *(self.thought or ()))
 
+
+MARK = "\ue000"  # before a control piece in ``spell``; of Unicode's private use, so in no text
 _TURNS_4 = ("<|turn>", "<turn|>")
 FORMATS = {
     "gemma2": Format(("<start_of_turn>", "<end_of_turn>")),
@@ -151,11 +158,46 @@ def encode_prompt(
     return np.frombuffer(b"".join([ids for ids, _ in pieces]), np.int32)
 
 
+def spell(turns: Sequence[Turn], system: str | None, tokenizer: Tokenizer, format: str) -> str:
+    """The prompt as text, for programs that pass text on: ``unspell`` gives ``encode_prompt``.
+
+    Control pieces are marked, so that the same words in a turn stay words. ``<bos>`` is left out.
+
+    Raises:
+      UserError: as ``encode_prompt``.
+    """
+    shape = _check(turns, "prompt", tokenizer, format, last="user")
+    pieces = _pieces(turns, [False] * len(turns), system, _Speller(), shape)
+    return b"".join([text for text, _ in pieces]).decode()
+
+
+class _Speller:
+    """Stands where a tokenizer does, and leaves text as it is."""
+
+    def encode_bytes(self, text: str) -> bytes:
+        return text.replace(MARK, "").encode()
+
+    def control_bytes(self, piece: str) -> bytes:
+        return b"" if piece == "<bos>" else f"{MARK}{piece}".encode()
+
+
+def unspell(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Ids of text in which control pieces may be marked, without ``<bos>``."""
+    marked = "|".join(re.escape(piece) for shape in FORMATS.values() for piece in shape.pieces)
+    ids: list[int] = []
+    for part in re.split(f"({MARK}(?:{marked}))", text):
+        if part.startswith(MARK) and tokenizer.has_control(part[1:]):
+            ids += np.frombuffer(tokenizer.control_bytes(part[1:]), np.int32).tolist()
+        elif part:
+            ids += tokenizer.encode(part)
+    return ids
+
+
 def _pieces(
     turns: Sequence[Turn],
     trained: Sequence[bool],
     system: str | None,
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer | _Speller",
     shape: Format,
 ) -> Iterator[tuple[bytes, int]]:
     """(bytes of int32 ids, kind) in order. A user turn brings the header of its answer."""
@@ -196,7 +238,7 @@ def _check(
     if format not in FORMATS:
         raise UserError(f"chat format {format!r}: unknown; known: {', '.join(FORMATS)}.")
     shape = FORMATS[format]
-    for piece in (*shape.turn_pieces, *(shape.thought or ())):
+    for piece in shape.pieces:
         if not tokenizer.has_control(piece):
             raise UserError(
                 f"chat format {format!r} needs the piece {piece!r}, but the tokenizer "
