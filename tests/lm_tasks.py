@@ -76,13 +76,14 @@ def tiny_documents() -> dict[str, list[dict]]:
 
 
 def build_tiny(folder: Path) -> tiny_run.Project:
-    """The tiny project with weights that never choose a byte or a control piece: programs differ
-    in how they show those."""
+    """The tiny project with weights that choose no byte, no control piece and no <unk>: programs
+    differ in how they show those."""
     project = tiny_run.build(folder)
     weights = project.path / "weights.safetensors"
     tensors = load_file(weights)
     for index, (piece, _, kind) in enumerate(tiny_pieces()):
-        if kind == tokenizer.BYTE or tiny().has_control(piece):
+        is_hidden = kind == tokenizer.BYTE or piece == "<unk>" or tiny().has_control(piece)
+        if is_hidden and piece != "<bos>":  # which every context has
             tensors["model.embed_tokens.weight"][index] = 0
     save_file(tensors, weights)
     return project

@@ -1,6 +1,6 @@
 """lm-eval's own Hugging Face backend on local tasks; run by lm_eval_parity.py in .venv-oracle.
 
-    lm_eval_hf.py --model DIR --tasks A.yaml,B.yaml --max-length N --out FILE.json
+    lm_eval_hf.py --model DIR --tasks A.yaml,B.yaml --max-length N --softmax float32 --out FILE.json
 
 DIR holds ``config.json``, ``model.safetensors`` and ``tokenizer.json``. Float32, eager attention.
 """
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--max-length", type=int, required=True)
+    parser.add_argument("--softmax", choices=("float32", "float64"), required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     args = parser.parse_args()
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -39,6 +40,7 @@ def main() -> None:
             pretrained=model,
             tokenizer=tokenizer,
             max_length=args.max_length,
+            softmax_dtype=args.softmax,
             batch_size=8,
             device="cpu",
         ),
