@@ -3,7 +3,6 @@
 import json
 import signal
 import threading
-import time
 
 import pytest
 from judge_server import serving
@@ -162,23 +161,28 @@ def test_again_with_nothing_to_ask(run):
     assert (run / "eval" / "judge.best.test.json").read_bytes() == made
 
 
-@pytest.mark.slow  # its signal must arrive between two replies, which a busy machine delays
-def test_interrupted_replies_under_way_are_kept(run, capsys):
+def test_interrupted_replies_under_way_are_kept(run, capsys, monkeypatch):
+    """Ctrl-C at the fourth request, whose reply comes only after the command has seen it."""
+    stops, patiently = [], remote.Endpoint._patiently
+    monkeypatch.setattr(
+        remote.Endpoint, "_patiently", lambda *args: stops.append(args[2]) or patiently(*args)
+    )
+    main = threading.main_thread().ident
+
     def answer(prompt):
         if len(server.requests) == 4:
-            threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
-        if len(server.requests) >= 3:
-            time.sleep(0.5)
+            signal.pthread_kill(main, signal.SIGINT)
+            assert stops[0].wait(60)
         return honest(prompt)
 
-    main = threading.main_thread().ident
     with serving(answer) as (server, url):
         assert command(run, url, "--config.judge.concurrency=2") == 42
         kept = len(server.prompts)
         assert f"interrupted: {kept} of 8 replies are kept" in capsys.readouterr().err
+        assert 4 <= kept <= 5
         server.answer = honest
         assert command(run, url) == 0
-    assert kept < 8 and len(server.requests) == len(set(server.requests)) == 8
+    assert len(server.requests) == len(set(server.requests)) == 8
 
 
 @pytest.mark.parametrize(

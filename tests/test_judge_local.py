@@ -35,7 +35,15 @@ def run(shared, tmp_path):
 
 
 def test_a_random_model_gives_no_verdict(shared, run, capsys):
-    words = ["sft", "eval", "judge", *shared.words("eval", run, *WORDS, "--checkpoint=base")[1:]]
+    (run / "short.jinja").write_text("{{ answer }}")  # less to compile than with ours
+    template = f"--config.judge.template={run / 'short.jinja'}"
+    words = [
+        "sft",
+        "eval",
+        "judge",
+        template,
+        *shared.words("eval", run, *WORDS, "--checkpoint=base")[1:],
+    ]
     assert cli.main(words) == 0
     result = json.loads((run / "eval" / "judge.base.test.json").read_text())
     assert result["count"] == result["failures"] == 3 and result["score"] is None
