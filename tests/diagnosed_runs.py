@@ -88,7 +88,7 @@ CASES = {
     "disagreement": Case(
         rows("train", 384, LETTERS[:4] * 12 + LETTERS[4:]),
         rows("noisy", 80, LETTERS[:4], wrong=1.0) + rows("clean", 48, LETTERS[4:]),
-        FULL | {"train.epochs": 6},
+        FULL | {"train.epochs": 9},
     ),
 }
 

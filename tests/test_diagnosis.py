@@ -267,6 +267,11 @@ def test_disagreement_beyond_the_noise_of_the_metric():
     epochs[1]["perplexity"] = epochs[0]["perplexity"] = 2.0
     epochs[0]["perplexity"] = 3.0
     assert "perplexity is best at epoch 2 (2; 3 at" in choice.disagreement(even).sentence
+    for row in epochs:
+        row["distance"] = row.pop("perplexity")
+    assert choice.disagreement(even) is None  # as higher is better unless it is said otherwise
+    even.selection.update(metric="distance", better="lower")
+    assert "distance is best at epoch 2" in choice.disagreement(even).sentence
 
 
 def test_findings_are_ordered_and_shown():

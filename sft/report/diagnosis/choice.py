@@ -2,11 +2,11 @@
 
 import math
 
+from sft.report import scores
 from sft.report.diagnosis import curves, history
 from sft.report.diagnosis.history import Epoch, Finding
 from sft.report.load import Run
 
-_LOWER = ("loss", "perplexity")
 _ABOUT = ("split", "step", "epoch", "weight", "loss_se", "seconds")  # of a row, not metrics
 
 
@@ -49,7 +49,7 @@ def disagreement(run: Run) -> Finding | None:
     rows = [(epoch, epoch.record | chosen.get(epoch.step, {})) for epoch in tuned]
     found = []
     for metric in _metrics([row for _, row in rows]):
-        sign = -1 if metric in _LOWER else 1
+        sign = -1 if _lower_is_better(run, metric) else 1
         best, row = max(rows, key=lambda pair: (sign * pair[1][metric], -pair[0].step))
         there = next(row for epoch, row in rows if epoch is by_loss)[metric]
         gain = sign * (row[metric] - there)
@@ -80,6 +80,18 @@ def _metrics(rows: list[dict]) -> list[str]:
         and isinstance(value, float | int)
         and all(isinstance(row.get(key), float | int) for row in rows)
     ]
+
+
+def _lower_is_better(run: Run, metric: str) -> bool:
+    """As the evaluations and the selection of the run say."""
+    selection = run.selection or {}
+    said = [selection.get("better")] if selection.get("metric") == metric else []
+    said += [
+        scores.metrics(r)[metric]["better"]
+        for r in run.evals.values()
+        if metric in scores.metrics(r)
+    ]
+    return "lower" in said or metric == "perplexity"
 
 
 def _error(run: Run, metric: str, value: float, epoch: Epoch) -> float:
