@@ -1,35 +1,17 @@
-"""The diagnosis: every rule at its threshold, and on runs that were really trained."""
+"""The diagnosis: every rule at its threshold."""
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 import tiny_run
-from diagnosed_runs import CASES, compiled, trained
 from test_report import parse
 
 from sft.report import diagnosis, html, terminal
 from sft.report.diagnosis import choice, curves, data, history
-from sft.report.load import Run, load_run
+from sft.report.load import Run
 
-registered, compiled = tiny_run.registered, compiled
-
-# Of each trained run, the findings that it must have. It must have no others.
-EXPECTED = {
-    "healthy": set(),
-    "overfitting": {"overfitting"},
-    "suboptimal": {"suboptimal"},
-    "slow": {"not_moving"},
-    "no_gradient": {"not_moving"},
-    "diverged": {"diverged"},
-    "wrong_weights": {"large_start"},
-    "cut": {"cut"},
-    "other": {"distributions"},
-    "small": {"small_validation"},
-    "disagreement": {"disagreement", "overfitting"},
-}
-QUICK = ("healthy", "overfitting")  # of the others, each takes some seconds to compile and train
+registered = tiny_run.registered
 
 
 def course(train, validation, config=None, report=None, selection=None) -> Run:
@@ -61,10 +43,6 @@ def course(train, validation, config=None, report=None, selection=None) -> Run:
 
 
 FALLING = [3.0, 2.0, 1.0, 0.9, 0.8, 0.8]
-
-
-def names(run: Run) -> set[str]:
-    return {finding.name for finding in diagnosis.diagnose(run).findings}
 
 
 def test_a_good_course_has_no_finding_and_says_what_was_looked_at():
@@ -285,19 +263,3 @@ def test_findings_are_ordered_and_shown():
         assert finding.sentence in page and finding.sentence in text
         assert finding.remedy in page and finding.remedy in text
     assert found.summary in page and found.summary in text
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
-)
-def test_trained_runs_show_their_pattern_and_no_other(compiled, name):
-    """One row of the matrix of runs and rules."""
-    run = load_run(trained(compiled, name))
-    assert names(run) == EXPECTED[name], terminal.render(run)
-    if name == "overfitting":
-        finding = curves.overfitting(run)
-        losses = {epoch.number: epoch.loss for epoch in history.tuned(run)}
-        best = min(losses, key=losses.get)
-        assert f"from epoch {best + 1:g} on" in finding.sentence
-        assert f"{losses[best]:.4f} at epoch {best:g}" in finding.sentence
-        assert json.loads((run.path / "selection.json").read_text())["epoch"] == best
