@@ -59,14 +59,15 @@ FULL = {
     "lora.alpha": 1.0,
     "optim.learning_rate": 5e-3,
     "optim.schedule": "constant",
+    "optim.warmup": 0.0,  # so that the same program is compiled for all
+    "eval.batch_size": 128,  # all of a validation set at once
     "train.epochs": 4,
 }
+OVER = FULL | {"optim.learning_rate": 1e-2, "train.epochs": 12}
 MANY, HELD_OUT = rows("train", 384), rows("validation", 128)
 CASES = {
     "healthy": Case(MANY, HELD_OUT, FULL),
-    "overfitting": Case(
-        rows("few", 24, wrong=1.0), rows("others", 128, wrong=1.0), FULL | {"train.epochs": 24}
-    ),
+    "overfitting": Case(rows("few", 24, wrong=1.0), rows("others", 128, wrong=1.0), OVER),
     "suboptimal": Case(MANY, HELD_OUT, FULL | {"optim.learning_rate": 1e-4, "train.epochs": 2}),
     "slow": Case(MANY[:96], HELD_OUT, FULL | {"optim.learning_rate": 1e-7}),
     "no_gradient": Case(MANY[:96], HELD_OUT, FULL, scale=0.0),
