@@ -11,6 +11,7 @@ from run_directory import make_run, write_eval, write_json, write_lines
 from test_report import edit, parse
 
 from sft import cli
+from sft import config as configs
 from sft.eval import stats
 from sft.report import compare, html, plots, scores, terminal
 from sft.report.load import load_run
@@ -241,8 +242,8 @@ def test_metrics_beside_the_base(runs, monkeypatch):
 
     asked = []
 
-    def difference(metric, before_nxk, after_nxk, *, seed):
-        asked.append((metric, len(before_nxk), seed))
+    def difference(metric, before_nxk, after_nxk, *, seed, resamples):
+        asked.append((metric, len(before_nxk), seed, resamples))
         value = float(after_nxk.mean() - before_nxk.mean())
         return SimpleNamespace(value=value, low=value - 0.1, high=value + 0.1, p=0.001)
 
@@ -268,5 +269,5 @@ def test_metrics_beside_the_base(runs, monkeypatch):
     base, tuned = scores.of_set(run, "test")
     assert base.change is None
     assert (tuned.change.value, tuned.change.verdict, tuned.change.pairs) == (-2.0, "better", 80)
-    assert asked == [("a metric", 80, 0)]
+    assert asked == [("a metric", 80, 0, configs.default().eval.resamples)]
     assert "loss 3 → 1 (-2, 95 % interval -2.1 to -1.9, p = 0.0010: better)" in terminal.render(run)

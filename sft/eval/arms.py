@@ -1,7 +1,7 @@
 """Arms: the models of a run that can be evaluated, the base model and its checkpoints."""
 
-import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -17,8 +17,7 @@ from sft.train.checkpoint import Checkpoints
 from sft.train.steps import make_steps
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
+class Arm(NamedTuple):
     """Its name in file names, and the step of its checkpoint; ``None`` = the base model."""
 
     name: str
@@ -28,8 +27,8 @@ class Arm:
 BASE = Arm("base", None)
 
 
-def which(path: Path, config: ConfigDict, checkpoint: str) -> tuple[str, int | None]:
-    """Name of the arm and step of the checkpoint (``None`` = base).
+def which(path: Path, config: ConfigDict, checkpoint: str) -> Arm:
+    """The arm that ``--checkpoint`` means.
 
     Args:
       path: of the run.
@@ -39,14 +38,14 @@ def which(path: Path, config: ConfigDict, checkpoint: str) -> tuple[str, int | N
       UserError: there is no such checkpoint; names those that are kept.
     """
     if checkpoint == "base":
-        return "base", None
+        return BASE
     steps = (
         Checkpoints(path, config, read_only=True).steps() if (path / "checkpoints").exists() else []
     )
     if not steps:
         raise UserError(f"{path}/checkpoints: none there. Run sft train first.")
     if checkpoint == "latest":
-        return "latest", steps[-1]
+        return Arm("latest", steps[-1])
     if checkpoint == "best":
         chosen = path / "selection.json"
         if not chosen.exists():
@@ -62,7 +61,7 @@ def which(path: Path, config: ConfigDict, checkpoint: str) -> tuple[str, int | N
         )
     if step not in steps:
         raise UserError(f"{path}/checkpoints/{step}: not there. Kept: {steps}.")
-    return ("best" if checkpoint == "best" else f"step{step}"), step
+    return Arm("best" if checkpoint == "best" else f"step{step}", step)
 
 
 def load(config: ConfigDict, workdir: str, step: int | None, tok: Tokenizer) -> harness.Model:

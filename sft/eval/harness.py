@@ -78,6 +78,12 @@ def check(config: ConfigDict, split: sets.Split) -> None:
     metrics.check(metrics.of(config, expected), label, expected, sources)
 
 
+def signatures(config: ConfigDict, split: sets.Split) -> list[tuple[str, str | None]]:
+    """Names of the metrics and their settings, some of which are not in the configuration."""
+    found = metrics.of(config, _answers(split.conversations))
+    return [(name, metric.signature) for name, metric in found.items()]
+
+
 def score(
     model: Model, config: ConfigDict, split: sets.Split, put_shots: PutShots | None = None
 ) -> tuple[dict[str, Any], list[dict]]:
@@ -109,8 +115,8 @@ def score(
         }
         for i, conversation in enumerate(asked)
     ]
-    of_rows = scores.by_row(config, rows)
-    rows = [row | {"scores": own} for row, own in zip(rows, of_rows, strict=True)]
+    table = scores.table(config, rows)
+    rows = [row | {"scores": scores.of_row(table, i)} for i, row in enumerate(rows)]
     correct = sum(row["correct"] for row in rows)
     values = validation.summary(scored)  # of the whole set, whatever part of it is answered
     result = {
@@ -121,7 +127,7 @@ def score(
         "exact_match_interval": list(stats.wilson(correct, len(rows))),
         "loss": values["loss"],
         "token_accuracy": values["token_accuracy"],
-        "metrics": scores.summary(config, rows),
+        "metrics": scores.summary(config, table),
         "seconds": time.perf_counter() - begun,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

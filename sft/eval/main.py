@@ -33,7 +33,7 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | 
 def _evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | None:
     hosts.compare("versions and configuration", workdirs.facts(config))
     path = workdirs.prepare(config, workdir)
-    name, step = arms.which(path, config, checkpoint)
+    arm = arms.which(path, config, checkpoint)
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)
     splits = sets.tests(config, spec, tok)
@@ -47,13 +47,13 @@ def _evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, An
     def model() -> harness.Model:
         """Loaded once, whatever is asked of it."""
         if not found:
-            found.append(arms.load(config, workdir, step, tok))
+            found.append(arms.load(config, workdir, arm.step, tok))
         return found[0]
 
-    if step is None:
+    if arm == BASE:
         evaluated = baselines(config, path, spec, tok, splits, model)
     else:
-        evaluated = results.of_arm(config, path, Arm(name, step), splits, None, model)
+        evaluated = results.of_arm(config, path, arm, splits, model)
     return evaluated if hosts.is_first() else None
 
 
@@ -70,11 +70,11 @@ def baselines(
     Returns:
       ``{set: result}``, zero-shot; those with examples under ``<set>, <k> shots``.
     """
-    evaluated = dict(results.of_arm(config, path, BASE, splits, None, model))
+    evaluated = results.of_arm(config, path, BASE, splits, model)
     if config.eval.shots:
         arm = Arm(f"base.{config.eval.shots}shot", None)
-        train = sets.load(config, ["train"], spec, tok)["train"].conversations
-        put = functools.partial(shots.put, config, spec, tok, train)
-        more = results.of_arm(config, path, arm, splits, put, model)
+        train = sets.load(config, ["train"], spec, tok)["train"]
+        put = functools.partial(shots.put, config, spec, tok, train.conversations)
+        more = results.of_arm(config, path, arm, splits, model, put, drawn_from=train.content)
         evaluated |= {f"{name}, {config.eval.shots} shots": more[name] for name in more}
     return evaluated

@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 from sft import config as configs
 from sft import hosts, sets
 from sft import workdir as workdirs
-from sft.eval import baseline, harness, metrics
+from sft.eval import baseline, harness
 from sft.eval.arms import Arm
 
 Result = dict[str, Any]
-# Settings of other commands, and where things are kept.
-_FREE = ("judge.", "mine.", "eval.suites", "eval.cache", "train.baseline", "train.log_every")
+# What changes no number: settings of other commands, and where, how fast and when.
+_FREE = ("judge.", "mine.", "train.baseline", "train.log_every")
+_FREE += tuple(f"eval.{key}" for key in baseline.FREE)
 
 
 def of_arm(
@@ -24,24 +25,27 @@ def of_arm(
     path: Path,
     arm: Arm,
     splits: Mapping[str, sets.Split],
-    put_shots: harness.PutShots | None,
     model: Callable[[], harness.Model],
+    put_shots: harness.PutShots | None = None,
+    drawn_from: str = "",
 ) -> dict[str, Result]:
     """Scores one arm on every set that it has no result for yet, and writes each down at once.
 
     Args:
       path: of the run.
       model: loads it; called only where something is to be done.
+      put_shots: as of ``harness.score``.
+      drawn_from: content of the set that those examples are drawn from.
 
     Returns:
       ``{set: result}``.
     """
-    wanted = {name: _fingerprint(config, arm, split) for name, split in splits.items()}
+    wanted = {name: _fingerprint(config, arm, split, drawn_from) for name, split in splits.items()}
     with hosts.in_turn(f"stored {arm.name}"):
         if arm.step is None and hosts.is_first():
             for name, split in splits.items():
                 if _stored(path, arm, name, wanted[name]) is None:
-                    baseline.fetch(config, path, arm, name, split, wanted[name])
+                    baseline.fetch(config, path, arm, name, split, wanted[name], drawn_from)
         stored = {name: _stored(path, arm, name, wanted[name]) for name in splits}
     results = {name: result for name, result in stored.items() if result is not None}
     todo = [name for name in splits if name not in results]
@@ -64,7 +68,7 @@ def of_arm(
             harness.write_predictions(_path(path, arm, name, ".predictions.jsonl"), rows)
             workdirs.write_json(_path(path, arm, name, ".json"), result)
             if arm.step is None:
-                baseline.keep(config, path, arm, name, splits[name])
+                baseline.keep(config, path, arm, name, splits[name], drawn_from)
     results = {name: results[name] for name in splits}
     if hosts.is_first():
         print("\n".join(line(result) for result in results.values()))
@@ -93,12 +97,15 @@ def _path(path: Path, arm: Arm, name: str, ending: str) -> Path:
     return path / "eval" / f"{arm.name}.{name}{ending}"
 
 
-def _fingerprint(config: ConfigDict, arm: Arm, split: sets.Split) -> str:
+def decisive(config: ConfigDict) -> dict[str, Any]:
+    """The settings that could change a number."""
+    return {k: v for k, v in configs.flatten(config) if not k.startswith(_FREE)}
+
+
+def _fingerprint(config: ConfigDict, arm: Arm, split: sets.Split, drawn_from: str) -> str:
     """Of everything that could change the numbers."""
-    found = metrics.of(config, [c.turns[-1].text for c in split.conversations])
-    signatures = [[name, metric.signature] for name, metric in found.items()]
-    settings = {k: v for k, v in configs.flatten(config) if not k.startswith(_FREE)}
-    text = json.dumps([settings, arm.name, arm.step, split.content, signatures])
+    about = [arm.name, arm.step, drawn_from, split.content, harness.signatures(config, split)]
+    text = json.dumps([decisive(config), *about])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

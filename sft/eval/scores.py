@@ -14,13 +14,13 @@ from sft.eval import bootstrap, metrics
 from sft.eval.metrics import Metric
 
 Row = dict[str, Any]
-
+Table = dict[str, tuple[Metric, np.ndarray]]
 
 # The field of a row that each likelihood is a mean of, per trained token.
 _FIELDS = {"loss": "nll", "perplexity": "nll", "token_accuracy": "right_tokens"}
 
 
-def table(config: ConfigDict, rows: Sequence[Row]) -> dict[str, tuple[Metric, np.ndarray]]:
+def table(config: ConfigDict, rows: Sequence[Row]) -> Table:
     """Each metric with its statistics, float64 ``[n, k]``.
 
     Args:
@@ -40,7 +40,7 @@ def table(config: ConfigDict, rows: Sequence[Row]) -> dict[str, tuple[Metric, np
     return found
 
 
-def summary(config: ConfigDict, rows: Sequence[Row]) -> dict[str, Row]:
+def summary(config: ConfigDict, table: Table) -> dict[str, Row]:
     """``{metric: {"value", "interval", "better", "signature"}}``, the interval over rows."""
     options = {"resamples": config.eval.resamples, "seed": config.seed}
     return {
@@ -50,13 +50,10 @@ def summary(config: ConfigDict, rows: Sequence[Row]) -> dict[str, Row]:
             "better": metric.better,
             "signature": metric.signature,
         }
-        for name, (metric, statistics) in table(config, rows).items()
+        for name, (metric, statistics) in table.items()
     }
 
 
-def by_row(config: ConfigDict, rows: Sequence[Row]) -> list[dict[str, float]]:
-    """Every metric of each row by itself."""
-    values = {
-        name: metric.value(statistics) for name, (metric, statistics) in table(config, rows).items()
-    }
-    return [{name: float(of_all[i]) for name, of_all in values.items()} for i in range(len(rows))]
+def of_row(table: Table, i: int) -> dict[str, float]:
+    """Every metric of one row by itself."""
+    return {name: float(metric.value(found[i])) for name, (metric, found) in table.items()}

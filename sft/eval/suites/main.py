@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import config as configs
 from sft import hosts, inputs, sets
 from sft import workdir as workdirs
 from sft.data.tokenizer import Tokenizer
 from sft.eval import arms, harness
+from sft.eval.results import decisive
 from sft.eval.suites import compare, judging, read, score, terminal
 from sft.eval.suites.cases import Judge, Suite
 from sft.model import specs
@@ -105,7 +105,7 @@ def _fingerprint(
     """Of everything that could change an answer, the prompts as they are sent among it."""
     kept = [
         (key, value)
-        for key, value in configs.flatten(score.capped(config, suite))
+        for key, value in decisive(score.capped(config, suite)).items()
         if not key.startswith("eval.") or key.removeprefix("eval.") in _GENERATION
     ]
     digest = hashlib.sha256(json.dumps([kept, arm, step]).encode())
