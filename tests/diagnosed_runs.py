@@ -82,8 +82,8 @@ CASES = {
     ),
     "other": Case(MANY, rows("validation", 128, shortest=20, longest=24), FULL, audit=True),
     "small": Case(
-        rows("train", 384, wrong=0.5),
-        rows("validation", 6, wrong=0.5),
+        rows("train", 1152, wrong=0.5),
+        rows("held out", 6, wrong=0.5),  # half of them right, about as many as in training
         FULL | {"train.epochs": 3},
     ),
     "disagreement": Case(
