@@ -29,7 +29,7 @@ def course(train, validation, config=None, report=None, selection=None) -> Run:
         | (value if isinstance(value, dict) else {"loss": value})
         for i, value in enumerate(validation)
     ]
-    nothing = {"environment": {}, "evals": {}, "predictions": {}, "summary": None, "done": True}
+    nothing = {key: {} for key in ("environment", "evals", "predictions", "suites")}
     return Run(
         path=Path("run"),
         fingerprint="",
@@ -38,6 +38,8 @@ def course(train, validation, config=None, report=None, selection=None) -> Run:
         train=rows,
         validation=epochs,
         selection=selection,
+        summary=None,
+        done=True,
         **nothing,
     )
 

@@ -1,16 +1,13 @@
-"""Several seeds, several comparisons, and when a difference is called one."""
+"""Several seeds, and when a difference is called one."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sft.eval import seeds
-from sft.eval.verdict import Difference, holm, verdict
+from sft.eval.verdict import Difference, verdict
 
 # Student's own: additional hours of sleep with two drugs, the same ten patients (1908, table 1).
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -84,21 +81,3 @@ def test_verdict_knows_its_directions_and_level():
     assert verdict(found, "higher", significance=0.01) == "unclear"
     with pytest.raises(ValueError, match="expected 'higher' or 'lower'"):
         verdict(found, "up")
-
-
-def test_holm_published():
-    """The example of a step-down table as worked by hand: sorted p times 4, 3, 2, 1."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.04]) == [0.04] and holm([]) == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
-def test_holm_is_the_closed_test_of_bonferroni(ps):
-    """One is called only if every set of hypotheses with it is rejected (Marcus et al., 1976)."""
-
-    def closed(i):
-        others = [j for j in range(len(ps)) if j != i]
-        sets = [(i, *more) for k in range(len(ps)) for more in itertools.combinations(others, k)]
-        return max(min(1, len(s) * min(ps[j] for j in s)) for s in sets)
-
-    assert holm(ps) == pytest.approx([closed(i) for i in range(len(ps))])

@@ -42,7 +42,7 @@ def sources(shot: Conversation) -> list[str]:
 
 
 def test_examples_are_earlier_turns_of_the_same_chat():
-    made = shots.with_examples(TRAIN, ASKED[0], 2, seed=0)
+    (made,) = put(TRAIN, ASKED[:1], k=2).conversations
     assert made.turns[-2:] == ASKED[0].turns and made.source == "e:0"
     pairs = [tuple(turn.text for turn in made.turns[i : i + 2]) for i in (0, 2)]
     assert len(set(pairs)) == 2 and set(pairs) <= {(f"q{i}", f"a{i}") for i in range(20)}
@@ -58,7 +58,6 @@ def test_examples_are_earlier_turns_of_the_same_chat():
 
 
 def test_no_examples_is_the_prompt_itself():
-    assert shots.with_examples(TRAIN, ASKED[0], 0, seed=0) == ASKED[0]
     assert put(TRAIN, ASKED, k=0).conversations == ASKED
 
 
@@ -67,7 +66,6 @@ def test_the_draw_is_of_the_seed_and_the_prompt_alone():
     assert put(TRAIN, ASKED[::-1]).conversations == whole[::-1]
     assert put(TRAIN, ASKED[4:5]).conversations == whole[4:5]
     assert put(TRAIN, ASKED, seed=1).conversations != whole
-    assert whole[0] == shots.with_examples(TRAIN, ASKED[0], 3, seed=0)
     other = dataclasses.replace(ASKED[0], turns=(ASKED[0].turns[0], Turn("model", "other")))
     assert sources(put(TRAIN, [other]).conversations[0]) == sources(whole[0])  # not of the answer
     assert all(len(set(sources(shot))) == 3 for shot in whole)

@@ -37,13 +37,20 @@ class Tasks:
 
 
 def main(
-    config: ConfigDict, workdir: str, checkpoint: str, names: Sequence[str], *options: Any
+    config: ConfigDict,
+    workdir: str,
+    checkpoint: str,
+    names: Sequence[str],
+    limit: int = 0,
+    fewshot: int = -1,
+    chat: bool = False,
+    max_length: int = 0,
 ) -> dict[str, Any]:
     """Evaluates, and writes ``eval/lm.<arm>.json`` and, a line a document, ``….samples.jsonl``.
 
     Args:
       checkpoint: ``base``, ``best``, ``latest`` or a step.
-      names, options: the fields of ``Tasks``, in order.
+      names, limit, fewshot, chat, max_length: see ``Tasks``.
 
     Returns:
       What is in the file.
@@ -53,7 +60,7 @@ def main(
     """
     import jax
 
-    tasks = Tasks(tuple(names), *options)
+    tasks = Tasks(tuple(names), limit, fewshot, chat, max_length)
     # lm-eval would fork to resample, and a fork of a process with JAX's threads can hang.
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:

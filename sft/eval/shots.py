@@ -81,20 +81,6 @@ def put(
     return Shots(made, len(train) - len(rows), shortened, left_out)
 
 
-def with_examples(
-    train: Sequence[Conversation], conversation: Conversation, k: int, seed: int
-) -> Conversation:
-    """``conversation`` after ``k`` examples drawn from ``train``; pure.
-
-    Raises:
-      UserError: there are fewer rows that do not say the same.
-    """
-    rows = apart(train, [conversation])
-    if len(rows) < k:
-        raise UserError(f"{conversation.source}: {k} examples wanted, {len(rows)} rows to draw.")
-    return before(draw(rows, conversation, k, seed), conversation)
-
-
 def apart(train: Sequence[Conversation], evaluated: Sequence[Conversation]) -> list[Conversation]:
     """The rows of ``train`` that open otherwise than every one of ``evaluated``.
 

@@ -1,9 +1,6 @@
 """When a difference is called one."""
 
 import dataclasses
-from collections.abc import Sequence
-
-import numpy as np
 
 SIGNIFICANT = 0.05
 
@@ -28,8 +25,8 @@ def verdict(difference: Difference, better: str, significance: float = SIGNIFICA
 
     Both must agree that it is not chance: p is below ``significance``, and the interval lies on one
     side of 0. They come from different approximations and may contradict each other at the border
-    or with few rows; then it is unclear. Several differences tried at once: give each the p that
-    ``holm`` makes of it.
+    or with few rows; then it is unclear. Each difference is judged by itself: of many pairs of arms
+    that are alike, a share ``significance`` is called different.
 
     Args:
       better: ``"higher"`` | ``"lower"``, the metric's.
@@ -39,16 +36,3 @@ def verdict(difference: Difference, better: str, significance: float = SIGNIFICA
     if not difference.p < significance or difference.low <= 0 <= difference.high:
         return "unclear"
     return "better" if (difference.low > 0) == (better == "higher") else "worse"
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """The p values of several comparisons, raised so that all together err as rarely as one.
-
-    The chance of calling even one difference that is none stays below the level, however the
-    comparisons depend on one another. Source: Holm (1979), *Scand. J. Statist.* 6:65-70.
-    """
-    raised = np.zeros(len(ps))
-    order = np.argsort(ps, kind="stable")
-    factors = np.arange(len(ps), 0, -1)
-    raised[order] = np.minimum(np.maximum.accumulate(np.asarray(ps)[order] * factors), 1)
-    return raised.tolist()

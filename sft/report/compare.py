@@ -148,7 +148,7 @@ def _table(name: str, tuned: list[Entry], labels: Sequence[str]) -> Table:
     notes = [f"Not evaluated: {', '.join(lacking)}."] if lacking else []
     best = {}
     for metric in metrics:
-        why = _apart(metric, tuned, name)
+        why = apart(metric, tuned, name)
         if why:
             notes.append(f"{metric.replace('_', ' ')} is shown but not compared: {why}.")
         elif winner := _winner(metric, [e for e in entries if metric in e.metrics]):
@@ -175,7 +175,7 @@ def _alike(one: Entry, other: Entry) -> bool:
     return answers[0] == answers[1] and one.metrics == other.metrics
 
 
-def _apart(metric: str, entries: Sequence[Entry], name: str) -> str | None:
+def apart(metric: str, entries: Sequence[Entry], name: str) -> str | None:
     """Why the values of this metric are not of one kind, or ``None``."""
     signatures = {str(e.metrics[metric].get("signature")) for e in entries if metric in e.metrics}
     if len(signatures) > 1:

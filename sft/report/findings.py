@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from sft.eval import stats
-from sft.eval.verdict import SIGNIFICANT
+from sft.eval import verdict as verdicts
 from sft.report import scores
 from sft.report.load import Record, Run
 
@@ -66,9 +66,7 @@ def compare(run: Run, name: str) -> Comparison:
 
     difference, low, high = stats.paired_difference(before, after)
     p = stats.mcnemar(before, after)
-    verdict = "unclear"
-    if p < SIGNIFICANT:
-        verdict = "better" if difference > 0 else "worse"
+    verdict = verdicts.verdict(verdicts.Difference(difference, low, high, p), "higher")
     lead = {
         "better": "tuning helped",
         "worse": "tuning hurt",

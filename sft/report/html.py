@@ -1,11 +1,13 @@
 """The report as one self-contained HTML file: no scripts, no outside assets, prints well."""
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
 
 from sft import template
-from sft.report import compare, findings, plots, scores
+from sft.eval import seeds
+from sft.report import compare, findings, groups, plots, scores, suites
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Record, Run
 from sft.report.scores import Score
@@ -36,13 +38,15 @@ def render(
     """
     page = _template("template.html")
     comparisons = [findings.compare(run, name) for name in run.sets]
+    behaviour = suites.of_run(run)
     return page.render(
         run=run,
         comparisons=comparisons,
         scores=scores.of_sets(run) if shown is None else shown,
         diagnosis=diagnosis or diagnose(run),
         headline=findings.headline(comparisons),
-        warnings=findings.warnings(run, comparisons),
+        warnings=[*findings.warnings(run, comparisons), *suites.warnings(behaviour)],
+        suites=behaviour,
         figures=[
             plots.curve(run, "loss", "loss (nats per trained token)"),
             plots.curve(run, "token_accuracy", "token accuracy"),
@@ -65,6 +69,7 @@ def render_comparison(comparison: compare.Comparison) -> str:
         comparison=comparison,
         figures=[figure for figure in figures if figure],
         diagnoses=[(label, diagnose(run)) for label, run in zip(labels, runs, strict=True)],
+        groups={table.name: groups.of(table) for table in comparison.tables},
         answers={table.name: compare.answers(table) for table in comparison.tables},
     )
 
@@ -82,6 +87,8 @@ def _template(name: str) -> Any:
         value=value,
         change=change,
         words=words,
+        over_seeds=over_seeds,
+        by_seeds=by_seeds,
     )
 
 
@@ -93,6 +100,23 @@ def value(found: float, metric: str) -> str:
 def change(found: float, metric: str) -> str:
     """A difference of two scores, always with its sign; of shares in points."""
     return findings.points(found) if metric in SHARES else f"{found:+.4g}"
+
+
+def over_seeds(found: seeds.Summary, metric: str) -> str:
+    """Mean ± the deviation of a single run, and the interval of the mean."""
+    spread = value(found.deviation, metric) if found.deviation else "unknown"
+    text = f"{value(found.mean, metric)} ± {spread}"
+    if math.isfinite(found.low):
+        text += f" [{value(found.low, metric)}, {value(found.high, metric)}]"
+    return text
+
+
+def by_seeds(found: scores.Change, metric: str) -> str:
+    """A change of means over seeds, with what is known of it."""
+    text = change(found.value, metric)
+    if math.isfinite(found.low):
+        text += f" ({change(found.low, metric)} to {change(found.high, metric)})"
+    return f"{text}, {findings.p_value(found.p)}: {found.verdict}"
 
 
 def words(name: str) -> str:

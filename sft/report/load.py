@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
+from sft.eval.suites.compare import FIELDS as SUITE_FIELDS
 
 Record = dict[str, Any]
 
@@ -20,6 +21,7 @@ class Run:
       validation: one record per epoch, epoch 0 (before the first step) first.
       evals: by ``(arm, set)``, as in ``("best", "test")``.
       predictions: by ``(arm, set)``, in file order.
+      suites: by ``(arm, suite)``.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Run:
     selection: Record | None
     evals: dict[tuple[str, str], Record]
     predictions: dict[tuple[str, str], list[Record]]
+    suites: dict[tuple[str, str], Record]
     summary: Record | None
     done: bool
 
@@ -66,7 +69,7 @@ def load_run(workdir: str | Path) -> Run:
             "Make one with `sft train`, or check --workdir."
         )
     metrics = read_lines(path / "metrics.jsonl", "sft train", _METRICS, torn_tail=True)
-    evals, predictions = _read_evals(path / "eval")
+    evals, predictions, suites = _read_evals(path / "eval")
     return Run(
         path=path,
         fingerprint=config.get("fingerprint", ""),
@@ -78,6 +81,7 @@ def load_run(workdir: str | Path) -> Run:
         selection=read_object(path / "selection.json", "sft train", {"epoch", "step", "epochs"}),
         evals=evals,
         predictions=predictions,
+        suites=suites,
         summary=read_object(path / "summary.json", "scripts/quickstart.sh"),
         done=(path / "DONE").exists(),
     )
@@ -139,15 +143,18 @@ def _last_of_each_step(metrics: list[Record], split: str) -> list[Record]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _read_evals(folder: Path) -> tuple[dict, dict]:
-    evals, predictions = {}, {}
+def _read_evals(folder: Path) -> tuple[dict, dict, dict]:
+    evals, predictions, suites = {}, {}, {}
     for path in sorted(folder.glob("*.json")):
-        others = path.name.startswith(("judge.", "lm.")) or ".suite." in path.name
-        if others:  # of sft eval judge, lm and suite
+        if path.name.startswith(("judge.", "lm.")):  # of sft eval judge and lm
+            continue
+        if ".suite." in path.name:
+            record = read_object(path, "sft eval suite", set(SUITE_FIELDS)) or {}
+            suites[record["arm"], record["suite"]] = record
             continue
         record = read_object(path, "sft eval", _EVAL) or {}
         key = record["arm"], record["set"]
         evals[key] = record
         beside = path.with_name(path.stem + ".predictions.jsonl")
         predictions[key] = read_lines(beside, "sft eval", _PREDICTION)
-    return evals, predictions
+    return evals, predictions, suites

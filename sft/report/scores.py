@@ -64,8 +64,14 @@ def metrics(record: Record) -> dict[str, Record]:
 
 
 def arms(run: Run, name: str) -> list[str]:
-    """Evaluated on that set: base, base with examples in the prompt, checkpoints, the best last."""
-    found = {arm for arm, label in run.evals if label == name}
+    """Evaluated on that set, see ``arms_of``."""
+    return arms_of(run.evals, name)
+
+
+def arms_of(results: Collection[tuple[str, str]], name: str) -> list[str]:
+    """Of (arm, set) those with that set: base, base with examples in the prompt, checkpoints, the
+    best last."""
+    found = {arm for arm, label in results if label == name}
     return sorted(found, key=lambda arm: (not arm.startswith("base"), arm == "best", arm))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sft.report import compare, findings, html, scores
+from sft.report import compare, findings, groups, html, scores, suites
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Run
 from sft.report.scores import Score
@@ -22,6 +22,9 @@ def render(
     for comparison in comparisons:
         lines += [f"  {comparison.sentence}", *_scores(shown[comparison.name])]
     lines += [f"  note: {warning}" for warning in findings.warnings(run, comparisons)]
+    for suite in suites.of_run(run):
+        lines += [f"  suite {suite.name}: {_failing(suite)}"]
+        lines += [f"    {rate.sentence}" for rate in suite.rates]
     lines += ["", *_diagnosis(diagnosis or diagnose(run))]
     lines += ["", *_epochs(run)] if run.selection else []
     if run.train:
@@ -49,6 +52,13 @@ def _scores(found: list[Score]) -> list[str]:
             text += f" ({by}, 95 % interval {low} to {high}, {p}: {score.change.verdict})"
         lines.append(text)
     return lines
+
+
+def _failing(suite: suites.Suite) -> str:
+    if not suite.failing:
+        return "every decided case passes"
+    broken = f", {suite.broken} of them passed before tuning" if suite.broken else ""
+    return f"{len(suite.failing)} cases fail{broken}"
 
 
 def _diagnosis(diagnosis: Diagnosis) -> list[str]:
@@ -84,6 +94,8 @@ def markdown(comparison: compare.Comparison) -> str:
             for entry in table.entries
         ]
         blocks += [_table(head, rows), *table.notes]
+        if over := groups.of(table):
+            blocks.append(_over_seeds(table, over))
     if comparison.tables:
         blocks.append("**bold**: surely better than every other model; [95 % interval]")
     if comparison.settings:
@@ -98,6 +110,21 @@ def markdown(comparison: compare.Comparison) -> str:
         blocks.append(f"{label}: {said or 'nothing stands out.'}")
     blocks += [f"Not compared. {why}." for why in comparison.refused]
     return "\n\n".join(blocks) + "\n"
+
+
+def _over_seeds(table: compare.Table, over: list[groups.Group]) -> str:
+    """Mean and deviation over seeds, and the change from the first configuration."""
+    rows = []
+    for group in over:
+        row = [group.label, ", ".join(map(str, group.seeds))]
+        for metric in table.metrics:
+            score, change = group.scores.get(metric), group.changes.get(metric)
+            text = html.over_seeds(score, metric) if score else "–"
+            if change:
+                text += f"; {html.by_seeds(change, metric)}"
+            row.append(text)
+        rows.append(row)
+    return _table([f"{table.name}, over seeds", "seeds", *map(html.words, table.metrics)], rows)
 
 
 def _cell(table: compare.Table, entry: compare.Entry, metric: str) -> str:

@@ -34,6 +34,11 @@ class Cache:
                 self._file.close()
                 raise
 
+    @classmethod
+    def of_run(cls, workdir: Path | str) -> "Cache":
+        """The run's own, ``eval/judge.cache.jsonl``."""
+        return cls(Path(workdir) / "eval" / "judge.cache.jsonl")
+
     def __enter__(self) -> "Cache":
         return self
 

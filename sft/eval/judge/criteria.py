@@ -29,7 +29,7 @@ def passes(
     judge gave no usable reply in ``config.judge.retries`` further ones (``problem`` says why): such
     a case has neither passed nor failed and is to be counted apart.
 
-        with Cache(workdir / "eval" / "judge.cache.jsonl") as cache:
+        with Cache.of_run(workdir) as cache:
             found = passes(config, make(config), [Case(prompt, answer, criterion)], cache)
 
     Args:

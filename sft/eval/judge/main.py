@@ -48,7 +48,7 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
     question = prompts.question(config)
     backend = backends.make(config)
     results = {}
-    with Cache(folder / "judge.cache.jsonl") as cache:
+    with Cache.of_run(workdir) as cache:
         for name, found in items.items():
             verdicts_of = _ask(config, backend, cache, question, name, found)
             numbers, lines = _told(config, found, verdicts_of)

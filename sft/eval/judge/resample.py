@@ -1,10 +1,10 @@
-"""Bootstrap intervals of whatever is a function of sums over rows."""
+"""Bootstrap intervals of what some resamples leave undefined, as a kappa of equal ratings."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-_AT_ONCE = 2**22  # counts drawn at a time
+from sft.eval import bootstrap
 
 
 def interval(
@@ -25,15 +25,8 @@ def interval(
     Returns:
       (low, high) of the resamples in which it is defined; ``None`` where that is less than half.
     """
-    n = len(statistics_nxk)
-    rng = np.random.default_rng(seed)
-    parts = []
-    size = max(1, _AT_ONCE // n)
-    for start in range(0, resamples, size):
-        counts_Rxn = rng.multinomial(n, np.full(n, 1 / n), size=min(size, resamples - start))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parts.append(value(counts_Rxn @ statistics_nxk))
-    values = np.concatenate(parts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = bootstrap.resampled(value, statistics_nxk, resamples, seed)
     defined = values[np.isfinite(values)]
     if len(defined) * 2 < resamples:
         return None

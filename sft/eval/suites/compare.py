@@ -10,7 +10,7 @@ from sft.eval import stats
 from sft.eval.suites.cases import KINDS
 
 Result = dict[str, Any]
-_FIELDS = ("arm", "suite", "file", "count", "kinds", "cases", "fingerprint")
+FIELDS = ("arm", "suite", "file", "count", "kinds", "cases", "fingerprint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +64,6 @@ def path_of(workdir: Path, arm: str, suite: str) -> Path:
     return workdir / "eval" / f"{arm}.suite.{suite}.json"
 
 
-def stored(workdir: Path) -> list[tuple[str, str]]:
-    """(arm, suite) of every result there is, in alphabetical order."""
-    names = (path.name.removesuffix(".json") for path in (workdir / "eval").glob("*.suite.*.json"))
-    return sorted((arm, suite) for arm, _, suite in (name.rpartition(".suite.") for name in names))
-
-
 def load(workdir: Path, arm: str, suite: str) -> Result | None:
     """A result, or ``None`` where there is none.
 
@@ -80,7 +74,7 @@ def load(workdir: Path, arm: str, suite: str) -> Result | None:
     if not path.exists():
         return None
     result = workdirs.read_json(path)
-    lacking = [key for key in _FIELDS if not isinstance(result, dict) or key not in result]
+    lacking = [key for key in FIELDS if not isinstance(result, dict) or key not in result]
     if lacking:
         raise UserError(f"{path}: no {lacking[0]!r} in it. Remove it and run sft eval suite again.")
     return result

@@ -1,7 +1,6 @@
 """The model judge of ``config.judge`` for the cases of a suite that have a criterion."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -19,7 +18,7 @@ def by_model(config: ConfigDict, workdir: str) -> Judge:
 
     def decide(cases: Sequence[JudgeCase]) -> list[Verdict]:
         asked = [judging.Case(_prompt(case), case.answer, case.criterion) for case in cases]
-        with judging.Cache(Path(workdir) / "eval" / "judge.cache.jsonl") as cache:
+        with judging.Cache.of_run(workdir) as cache:
             found = judging.passes(config, backend, asked, cache)
         return [Verdict(verdict.value, verdict.reason or verdict.problem) for verdict in found]
 
