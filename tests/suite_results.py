@@ -14,4 +14,5 @@ def suite_of(tmp_path, rows, settings=None, name="toy"):
 def result_of(suite, answers, arm, judge=None):
     rows = score.rows(suite, answers, judge)
     about = {"arm": arm, "suite": suite.name, "file": suite.path, "fingerprint": "f"}
+    about |= {"description": suite.description}
     return about | score.summary(rows) | {"cases": rows}

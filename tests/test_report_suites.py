@@ -34,7 +34,7 @@ def test_rates_by_kind_beside_the_base(workdir, tmp_path):
     suite = letters(tmp_path)
     keep(workdir, result_of(suite, BEFORE, "base"), result_of(suite, AFTER, "best"))
     run = load_run(workdir)
-    assert run.sets == ["hard", "test"]  # a suite is no set
+    assert run.sets == ["test", "test_held_out"]  # a suite is no set
     (found,) = suites.of_run(run)
     assert [rate.change.verdict for rate in found.rates] == ["better", "worse", "unclear"]
     assert (len(found.failing), found.broken, found.unpaired) == (12, 11, 0)

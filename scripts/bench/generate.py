@@ -118,9 +118,14 @@ def rates(program: Program) -> list[float]:
     return program.rate("new_tokens")
 
 
-def describe(name: str, program: Program, ours: Program) -> dict:
+def describe(name: str, program: Program, ours: Program, stops: list[int]) -> dict:
     """The numbers of one program."""
-    pairs = list(zip(program.warm["answers"], ours.warm["answers"], strict=True))
+    pairs = [
+        [
+            ids[:-1] if ids[-1] in stops else ids for ids in pair
+        ]  # which stop token, ours does not say
+        for pair in zip(program.warm["answers"], ours.warm["answers"], strict=True)
+    ]
     each = [a / b for a, b in zip(rates(ours), rates(program), strict=True)]
     return {
         "variant": PROGRAMS[name][2],
@@ -139,7 +144,8 @@ def describe(name: str, program: Program, ours: Program) -> dict:
 def summary(args: argparse.Namespace, programs: dict[str, Program], failed: dict[str, str]) -> dict:
     """The machine-readable result. ``ratio`` is ours over the best peer."""
     ours = programs["ours"]
-    found = {name: describe(name, program, ours) for name, program in programs.items()}
+    stops = np.load(args.exchange / "prompts.npz")["stop_ids"].tolist()
+    found = {name: describe(name, program, ours, stops) for name, program in programs.items()}
     values = {name: each["new_tokens_per_second"] for name, each in found.items()}
     peers = {name: value for name, value in values.items() if not name.startswith("ours")}
     best = min(peers, key=lambda name: found[name]["ours_faster_by"][0]) if peers else None

@@ -96,23 +96,31 @@ def main(
             bootstrap_iters=1000,
             task_manager=manager,
         )
+    checkpoint = "base" if step is None else f"checkpoints/{step}"
     result = {
         "arm": arm,
-        "checkpoint": "base" if step is None else f"checkpoints/{step}",
+        "checkpoint": checkpoint,
         "lm_eval": lm_eval.__version__,
         **dataclasses.asdict(tasks),
         "tasks": {name: _scores(found, name) for name in found["results"]},
         "seconds": time.perf_counter() - begun,
     }
-    here = path / "eval"
-    _write_samples(here / f"lm.{arm}.samples.jsonl", found["samples"])
-    workdirs.write_json(here / f"lm.{arm}.json", result)
+    _write(path / "eval", result, found["samples"])
+    return result
+
+
+def _write(folder: Path, result: dict[str, Any], samples: dict[str, list[dict]]) -> None:
+    """The files, and a line for each score."""
+    arm = result["arm"]
+    rows = [{"task": name} | row for name, of_task in samples.items() for row in of_task]
+    lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
+    workdirs.write_text(folder / f"lm.{arm}.samples.jsonl", "".join(lines))
+    workdirs.write_json(folder / f"lm.{arm}.json", result)
     for name, task in result["tasks"].items():
         for metric, score in task["metrics"].items():
             spread = "" if score["stderr"] is None else f" ± {score['stderr']:.4f}"
             print(f"{arm} on {name}: {metric} {score['value']:.4f}{spread}")
-    print(f"wrote {here / f'lm.{arm}.json'}")
-    return result
+    print(f"wrote {folder / f'lm.{arm}.json'}")
 
 
 def _is_file(name: str) -> bool:
@@ -165,9 +173,3 @@ def _scores(found: dict[str, Any], name: str) -> dict[str, Any]:
         "documents": documents,
         "fewshot": found.get("n-shot", {}).get(name),
     }
-
-
-def _write_samples(path: Path, samples: dict[str, list[dict]]) -> None:
-    rows = [{"task": name} | row for name, of_task in samples.items() for row in of_task]
-    lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
-    workdirs.write_text(path, "".join(lines))
