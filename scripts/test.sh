@@ -26,7 +26,12 @@ for argument in "$@"; do
     if [[ $argument == *"$file"* ]]; then beam=1; fi
   done
 done
-if [[ $is_whole == 1 ]]; then beam=1; fi
+parallel=()
+if [[ $is_whole == 1 ]]; then
+  beam=1
+  # Compilers and Python use one core each. A file's tests share what its fixtures have made.
+  parallel=(--numprocesses auto --maxprocesses 4 --dist loadfile)
+fi
 
 # shellcheck source=scripts/env.sh
 source scripts/env.sh "${extras[@]}"
@@ -39,7 +44,7 @@ phase ruff format --check --quiet .
 phase ruff check --quiet .
 phase ty check
 status=0
-phase pytest -m "$marks" "$@" || status=$?
+phase pytest -m "$marks" "${parallel[@]+"${parallel[@]}"}" "$@" || status=$?
 # 5: none of the named tests is for this environment.
 if [[ $beam == 0 || ($status != 0 && $status != 5) ]]; then exit "$status"; fi
 
