@@ -92,6 +92,11 @@ COMMANDS = {
         ("slice", "workdir", "trained_share"),
         needs=("slice",),
     ),
+    "recommend": Command(
+        "epochs, learning rate and adapter size to start from, for what sft data has counted",
+        "sft.tune.recommend",
+        ("workdir", "modality", "slice"),
+    ),
     "report": Command(
         "print and diagnose a run, or compare several, as in sft report A B C",
         "sft.report.main",
@@ -113,9 +118,10 @@ FLAGS = {
         str,
         "",
         "NAME",
-        "plan: the TPU slice, as in v5e-8; --workdir is not needed there",
+        "plan, recommend: the TPU slice, as in v5e-8; plan needs no --workdir",
         "--slice=NAME is missing, as in --slice=v5e-8. sft/topology.py has all.",
     ),
+    "modality": Flag(str, "text", "KIND", "recommend: text, image or audio"),
     "trained_share": Flag(
         float,
         None,

@@ -38,6 +38,7 @@ LAYERS = (
     ("sft.eval",),
     ("sft.plan",),
     ("sft.report",),
+    ("sft.tune",),
     ("sft.data.main", "sft.train.main", "sft.eval.main", "sft.plan.main", "sft.report.main"),
     ("sft.cli",),
     ("sft.__main__",),

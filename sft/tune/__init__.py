@@ -1,0 +1,1 @@
+"""Which hyperparameters to start from, and how to look for better ones."""
