@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Format, lint, types, tests. `scripts/test.sh --slow` adds the slow tests; other arguments go to
-# pytest, as in `scripts/test.sh tests/test_loss.py -k chunk`. The tests on Apache Beam, which holds
-# other packages back, run last and in .venv-beam: with the whole suite, or when one is named.
+# pytest, as in `scripts/test.sh tests/test_loss.py -k chunk`. The whole suite runs on several cores.
+# The tests on Apache Beam, which holds other packages back, run last and in .venv-beam: with the
+# whole suite, or when one is named.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

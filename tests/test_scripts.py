@@ -224,15 +224,16 @@ def test_an_environment_of_another_name_is_its_own(machine):
 
 
 MAIN, ON_BEAM = "-m not slow and not beam", "-qq -m beam and not slow"
+ABREAST = " --numprocesses auto --maxprocesses 4 --dist loadfile"
 
 
 @pytest.mark.parametrize(
     ("arguments", "codes", "code", "calls"),
     [
-        ([], "0 0", 0, [MAIN, ON_BEAM + " B"]),
-        (["--slow", "-x"], "0 0", 0, ["-m not beam -x", "-qq -m beam -x B"]),
-        ([], "1 0", 1, [MAIN]),
-        ([], "0 1", 1, [MAIN, ON_BEAM + " B"]),
+        ([], "0 0", 0, [MAIN + ABREAST, ON_BEAM + " B"]),
+        (["--slow", "-x"], "0 0", 0, [f"-m not beam{ABREAST} -x", "-qq -m beam -x B"]),
+        ([], "1 0", 1, [MAIN + ABREAST]),
+        ([], "0 1", 1, [MAIN + ABREAST, ON_BEAM + " B"]),
         (["A", "-k", "x"], "0 0", 0, [MAIN + " A -k x"]),
         (["-k", "x"], "5 0", 5, [MAIN + " -k x"]),
         (["B::test"], "5 0", 0, [MAIN + " B::test", ON_BEAM + " B::test"]),
