@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from sft import config as configs
 from sft import errors
-from sft.commands import COMMANDS, FLAGS, RUNS, Command, usage
+from sft.commands import COMMANDS, FLAGS, RUNS, SWEEP, WORDS, Command, usage
 from sft.config_check import validate
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
 
@@ -88,7 +88,11 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         )
     entry = COMMANDS[command]
     given, rest = _flags(entry, argv[len(command.split()) :])
-    values = {name: given[name].value for name in entry.flags if name != RUNS}
+    values = {name: given[name].value for name in entry.flags if name in FLAGS}
+    if SWEEP in entry.flags:
+        values[SWEEP], rest = _swept(rest)
+    if WORDS in entry.flags:
+        values[WORDS] = [f"--config={given.config}"] * bool(given.config) + rest
     if RUNS in entry.flags:
         named = [given.workdir] if given.workdir else []
         values[RUNS] = named + [word for word in rest if not word.startswith("-")]
@@ -126,7 +130,8 @@ def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str
         float: flags.DEFINE_float,
         list: flags.DEFINE_list,
     }
-    for name in ("workdir" if name == RUNS else name for name in entry.flags):
+    named = ("workdir" if name == RUNS else name for name in entry.flags)
+    for name in (name for name in named if name in FLAGS):
         flag = FLAGS[name]
         default = entry.defaults.get(name, flag.default)
         define[flag.kind](name, default, flag.text, flag_values=given)
@@ -135,6 +140,22 @@ def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str
     except flags.Error as error:
         raise UserError(f"{_line(error)}. See sft --help.") from None
     return given, rest
+
+
+def _swept(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """``{KEY: "A,B"}`` of each ``--sweep.KEY=A,B``, and the other words.
+
+    Raises:
+      UserError: one without values, or given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        if word.startswith("--sweep."):
+            key, _, text = word.removeprefix("--sweep.").partition("=")
+            if not text or key in found:
+                raise UserError(f"{word}: expected --sweep.KEY=A,B, once for each key.")
+            found[key] = text
+    return found, [word for word in words if not word.startswith("--sweep.")]
 
 
 def _override(config: ConfigDict, words: list[str]) -> None:

@@ -31,7 +31,8 @@ class Command:
     Attributes:
       text: for the help.
       module: whose ``main`` is called with the configuration and the values of ``flags``.
-      flags: that it takes, in this order; ``RUNS`` are directories given without a flag.
+      flags: that it takes, in this order; ``RUNS`` are directories given without a flag;
+        ``SWEEP`` and ``WORDS`` are what they are said to be below.
       needs: those of them that must be given.
       defaults: where they are not the flag's own.
       has_config: whether ``main`` takes a configuration.
@@ -45,6 +46,8 @@ class Command:
     has_config: bool = True
 
 
+WORDS = "words"  # the --config=FILE and --config.KEY=VALUE themselves
+SWEEP = "sweep"  # --sweep.KEY=A,B, as often as wanted
 RUNS = "runs"  # directories without a flag, and --workdir
 OF_ARM = ("workdir", "checkpoint")
 COMMANDS = {
@@ -97,6 +100,11 @@ COMMANDS = {
         "sft.tune.recommend",
         ("workdir", "modality", "slice"),
     ),
+    "sweep": Command(
+        "train and score a run for every combination of --sweep.KEY=A,B or point of a file",
+        "sft.tune.sweep",
+        ("workdir", WORDS, SWEEP, "points", "jobs"),
+    ),
     "report": Command(
         "print and diagnose a run, or compare several, as in sft report A B C",
         "sft.report.main",
@@ -122,6 +130,8 @@ FLAGS = {
         "--slice=NAME is missing, as in --slice=v5e-8. sft/topology.py has all.",
     ),
     "modality": Flag(str, "text", "KIND", "recommend: text, image or audio"),
+    "points": Flag(str, "", "FILE.py", "sweep: a file with points(), instead of --sweep.KEY=A,B"),
+    "jobs": Flag(int, 1, "N", "sweep: runs at a time on this machine"),
     "trained_share": Flag(
         float,
         None,
@@ -162,6 +172,7 @@ commands:
 flags:
   --config=FILE          a file of configs/; optional where the run in --workdir has one
   --config.KEY=VALUE     changes one value, as in --config.optim.learning_rate=1e-3
+  --sweep.KEY=A,B        sweep: a run for each value, and for each combination with others
 {flags}
   --json                 print one JSON object as the last line, and nothing else there
 
