@@ -17,7 +17,7 @@ from sft.report.scores import Change
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """One configuration, trained with two or more seeds.
+    """One configuration, trained with one or more seeds.
 
     Attributes:
       label: the settings in which the groups differ; the runs' names, where there is one group.
@@ -37,8 +37,8 @@ class Group:
         return [entry.run.config["seed"] for entry in self.entries]
 
 
-def of(table: compare.Table) -> list[Group]:
-    """The groups among the tuned models of a table, in its order; none without a second seed."""
+def of(table: compare.Table, fewest: int = 2) -> list[Group]:
+    """The groups of at least ``fewest`` seeds among the tuned models of a table, in its order."""
     alike: dict[str, dict[int, Entry]] = {}
     for entry in table.entries:
         config = {key: value for key, value in entry.run.config.items() if key != "seed"}
@@ -46,7 +46,7 @@ def of(table: compare.Table) -> list[Group]:
             continue
         by_seed = alike.setdefault(json.dumps([entry.arm, config], sort_keys=True), {})
         by_seed.setdefault(entry.run.config["seed"], entry)
-    several = [by_seed for by_seed in alike.values() if len(by_seed) > 1]
+    several = [by_seed for by_seed in alike.values() if len(by_seed) >= fewest]
     members = [[by_seed[seed] for seed in sorted(by_seed)] for by_seed in several]
     labels = _labels(members)
     return [

@@ -7,7 +7,7 @@ from typing import Any
 
 from sft import template
 from sft.eval import seeds
-from sft.report import compare, findings, groups, plots, scores, suites
+from sft.report import compare, findings, groups, plots, scores, suites, sweep
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Record, Run
 from sft.report.scores import Score
@@ -71,6 +71,31 @@ def render_comparison(comparison: compare.Comparison) -> str:
         diagnoses=[(label, diagnose(run)) for label, run in zip(labels, runs, strict=True)],
         groups={table.name: groups.of(table) for table in comparison.tables},
         answers={table.name: compare.answers(table) for table in comparison.tables},
+    )
+
+
+def render_sweep(found: sweep.Sweep) -> str:
+    """The page of a sweep: its tables, each score against each knob, the curves."""
+    runs = found.comparison.runs
+    labels = found.comparison.labels
+    curves = [
+        plots.overlay(runs, labels, "validation", "loss", "validation loss (nats per token)"),
+        plots.overlay(runs, labels, "train", "loss", "training loss, smoothed"),
+    ]
+    return _template("sweep.html").render(
+        sweep=found,
+        interval_of=sweep.interval,
+        text_of=sweep.settings_text,
+        curves=[figure for figure in curves if figure],
+        knobs={
+            sheet.name: [
+                plots.knob(lines, f"{sheet.name}-{metric}", key, words(metric))
+                for metric in sheet.metrics
+                for key, lines in sweep.lines(sheet, metric)
+            ]
+            for sheet in found.sheets
+        },
+        diagnoses=[(label, diagnose(run)) for label, run in zip(labels, runs, strict=True)],
     )
 
 

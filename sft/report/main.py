@@ -1,11 +1,11 @@
-"""``sft report``: prints a run and writes its ``report.html``, or compares several."""
+"""``sft report``: prints a run and writes its ``report.html``, or compares several, or a sweep."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
-from sft.report import compare, html, scores, terminal
+from sft.report import compare, html, scores, sweep, tables, terminal
 from sft.report.diagnosis import diagnose
 from sft.report.load import load_run
 from sft.workdir import write_text
@@ -15,12 +15,14 @@ def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
     """Reports one run, or several beside each other.
 
     Args:
-      workdirs: run directories.
-      out: the page; "" = ``report.html`` in the run, ``compare.html`` here for several.
+      workdirs: run directories, or the one of a sweep.
+      out: the page; "" = ``report.html`` in the run, ``compare.html`` here for several,
+        ``sweep.html`` in a sweep; tables of several and of a sweep lie beside the page.
 
     Returns:
       ``{"report": path of the page, "diagnosis": [{"name", "severity", "sentence", "remedy"}]}``;
-      of several ``{"report", "markdown": path of the table, "best": {set: {metric: run}}}``.
+      of several ``{"report", "markdown": path of the table, "best": {set: {metric: run}}}``; of a
+      sweep ``{"report", "best": {set: {metric: settings}}, "unfinished": [point]}``.
 
     Raises:
       UserError: one is not a run directory, or a file in it is malformed. Scores of several runs
@@ -28,6 +30,8 @@ def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
     """
     if len(workdirs) > 1:
         return _compare(workdirs, Path(out or "compare.html"))
+    if sweep.is_sweep(workdirs[0]):
+        return _sweep(workdirs[0], out)
     run = load_run(workdirs[0])
     diagnosis = diagnose(run)
     shown = scores.of_sets(run)
@@ -55,6 +59,29 @@ def _compare(workdirs: Sequence[str], page: Path) -> dict[str, Any]:
         )
     best = {found.name: found.best for found in comparison.tables}
     return {"report": str(page), "markdown": str(table), "best": best}
+
+
+def _sweep(workdir: str, out: str) -> dict[str, Any]:
+    found = sweep.load(workdir)
+    page = Path(out) if out else found.path / "sweep.html"
+    text = "\n\n".join(map(tables.markdown, found.sheets)) + "\n"
+    files = {
+        page: html.render_sweep(found),
+        page.with_suffix(".md"): text,
+        page.with_suffix(".csv"): tables.comma_separated(found.sheets),
+        page.with_suffix(".tex"): "\n".join(map(tables.latex, found.sheets)),
+    }
+    for path, content in files.items():
+        write_text(path, content)
+    print(text)
+    if found.unfinished:
+        print(f"Not scored yet: {', '.join(found.unfinished)}.")
+    print(f"wrote {', '.join(map(str, files))}")
+    best = {
+        sheet.name: {m: sweep.settings_text(sheet.rows[i]) for m, i in sheet.best.items()}
+        for sheet in found.sheets
+    }
+    return {"report": str(page), "best": best, "unfinished": found.unfinished}
 
 
 def _same(name: str, others: Sequence[str]) -> bool:

@@ -114,6 +114,39 @@ def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, 
     return _inline(svg, f"{split}-{field}", f"{label} over epochs, {len(found)} runs")
 
 
+def knob(lines: Sequence[tuple[str, list[tuple]]], field: str, x_label: str, y_label: str) -> str:
+    """SVG of a score against a setting, a line with intervals for each choice of the others.
+
+    Args:
+      lines: (name, [(x, score, low or None, high or None)]), each at least two points.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    places = [x for _, points in lines for x, *_ in points]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.7, 3.0), layout="constrained")
+        axes = figure.subplots()
+        for i, (name, points) in enumerate(lines):
+            x, y = [p[0] for p in points], [p[1] for p in points]
+            style: dict[str, Any] = {"color": list(_RUNS)[i % 6], "marker": _MARKERS[i % 6]}
+            style |= {"linestyle": "-" if i < 6 else "--", "linewidth": 1.6, "markersize": 4.5}
+            errors = [[v - (low if low is not None else v) for _, v, low, _ in points]]
+            errors += [[(high if high is not None else v) - v for _, v, _, high in points]]
+            axes.errorbar(x, y, yerr=errors, capsize=2.5, elinewidth=1, label=name, **style)
+        if min(places) > 0 and max(places) >= 8 * min(places):
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        axes.set_xticks(sorted(set(places)), [f"{x:g}" for x in sorted(set(places))])
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
+        axes.set_axisbelow(True)
+        if len(lines) > 1:
+            figure.legend(loc="outside upper left", ncols=2, **_LEGEND)
+        svg = _svg(figure)
+    return _inline(svg, f"knob-{x_label}-{field}".replace(" ", "-"), f"{y_label} against {x_label}")
+
+
 def _name_lines(axes: Any, found: Sequence[tuple[str, list[float], list[float]]]) -> None:
     """Writes each name right of the axes at the height of its line's end, one below another."""
     step = 0.075  # of the height of the axes, a line of text
