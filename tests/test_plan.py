@@ -154,7 +154,7 @@ def test_without_the_compiler(project, capsys, monkeypatch):
 def test_other_commands_have_no_slice(project, tmp_path, capsys):
     words = [f"--config={project}", f"--workdir={tmp_path / 'run'}", "--slice=v5e-8"]
     assert cli.main(["sft", "data", *words]) == 2
-    assert "--slice is of sft plan alone" in capsys.readouterr().err
+    assert "--slice is of sft plan, sft recommend alone" in capsys.readouterr().err
 
 
 REFUSED = "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total "
