@@ -182,6 +182,14 @@ def test_diverged_run_is_said_and_drawn(workdir):
     assert "nan" not in plots.curve(run, "loss", "loss").lower()
 
 
+def test_scores_of_a_part_of_the_set_are_said_to_be(workdir):
+    assert "of the first" not in terminal.render(load_run(workdir))
+    config = json.loads((workdir / "config.json").read_text())
+    config["config"]["eval.max_examples"] = 60
+    write_json(workdir / "config.json", config)
+    assert "note: Scores are of the first 60 prompts" in terminal.render(load_run(workdir))
+
+
 def test_repeated_steps_of_a_resumed_run_count_once_and_a_torn_tail_is_dropped(workdir):
     again = [r | {"loss": 9.0} for r in metrics() if r["step"] > 100]
     path = workdir / "metrics.jsonl"

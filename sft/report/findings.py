@@ -107,6 +107,11 @@ def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
         found.append("Training has not finished: the numbers below are of a run under way.")
     if not run.data:
         found.append("No data report: run `sft data`.")
+    if most := run.config.get("eval.max_examples"):
+        found.append(
+            f"Scores are of the first {most:,} prompts of each set (config.eval.max_examples), "
+            "here also loss and token accuracy; those that `sft eval` prints are of whole sets."
+        )
     severe = [w["text"] for w in run.data.get("warnings", []) if w["severity"] == "error"]
     if severe:
         found.append(f"Data: {severe[0]} {_more(len(severe) - 1)}See data/report.html.")
