@@ -25,6 +25,7 @@ LAYERS = (
         "sft.config",
         "sft.config_check",
         "sft.progress",
+        "sft.signals",
         "sft.template",
         "sft.commands",
     ),

@@ -48,9 +48,19 @@ def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
         top_k=config.eval.top_k,
         top_p=config.eval.top_p,
     )
-    params, adapters = model.steps.model(model.trainable, model.frozen)
     bar = log.progress(len(prompts), "generate", "prompt")
-    ids = generate.generate(
+    ids = sample(model, config, sampling, prompts, on_batch=bar.update)
+    bar.close()
+    # The embedding table may have rows beyond the last piece; a poor model can choose one.
+    return [tok.decode(i for i in row if i < tok.vocab_size) for row in ids]
+
+
+def sample(
+    model: Model, config: ConfigDict, sampling: generate.Sampling, prompts: list, **how: Any
+) -> list[list[int]]:
+    """Ids of the answers, in order; ``how`` is ``is_done`` and ``on_batch`` of ``generate``."""
+    params, adapters = model.steps.model(model.trainable, model.frozen)
+    return generate.generate(
         model.spec,
         dataclasses.replace(model.steps.options, remat="none"),
         sampling,
@@ -59,11 +69,8 @@ def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
         prompts,
         batch_size=min(config.eval.batch_size, len(prompts)),
         seed=config.seed,
-        on_batch=bar.update,
+        **how,
     )
-    bar.close()
-    # The embedding table may have rows beyond the last piece; a poor model can choose one.
-    return [tok.decode(i for i in row if i < tok.vocab_size) for row in ids]
 
 
 def check(config: ConfigDict, split: sets.Split) -> None:

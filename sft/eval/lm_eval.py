@@ -12,7 +12,6 @@ requests cut on the left. Two things differ. What looks like a control piece in 
 text. And answers end at the end of a turn too, as those of a tuned model do.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -246,7 +245,7 @@ class Gemma(TemplateLM):
     def _generate(
         self, contexts: list[str], arguments: dict, on_batch: Callable[[int], object]
     ) -> list[str]:
-        tok, model = self.model.tokenizer, self.model
+        tok = self.model.tokenizer
         sampling, until = self._sampling(arguments)
         room = self.max_length - sampling.max_new_tokens
         prompts = [np.array(self.tok_encode(text)[-room:], np.int32) for text in contexts]
@@ -254,16 +253,11 @@ class Gemma(TemplateLM):
         def text(ids: list[int]) -> str:
             return tok.decode(i for i in ids if i < tok.vocab_size and i != UNKNOWN)
 
-        params, adapters = model.steps.model(model.trainable, model.frozen)
-        answers = generate.generate(
-            model.spec,
-            dataclasses.replace(model.steps.options, remat="none"),
+        answers = harness.sample(
+            self.model,
+            self.config,
             sampling,
-            params,
-            adapters,
             prompts,
-            batch_size=min(self.config.eval.batch_size, len(prompts)),
-            seed=self.config.seed,
             is_done=lambda ids: any(stop in text(ids) for stop in until),
             on_batch=on_batch,
         )

@@ -1,6 +1,7 @@
 """Several runs beside each other: which scores may be compared, and which run is best at what."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,18 +35,33 @@ class Table:
     """The scores on one set.
 
     Attributes:
-      best: by metric, the label of the entry that is surely better than every other; metrics of
-        which that cannot be said are left out.
-      to_base: by label and metric, the change from that run's own base model.
+      apart: of the metrics that are shown but not compared, why.
       notes: what is not compared, and why.
     """
 
     name: str
     metrics: list[str]
     entries: list[Entry]
-    best: dict[str, str]
-    to_base: dict[str, dict[str, Change]]
+    apart: dict[str, str]
     notes: list[str]
+
+    # Resampling takes its time: only where they are wanted, and once.
+
+    @functools.cached_property
+    def best(self) -> dict[str, str]:
+        """By metric, the label of the entry that is surely better than every other; metrics of
+        which that cannot be said are left out."""
+        found = {}
+        for metric in self.metrics:
+            if metric not in self.apart:
+                found[metric] = _winner(metric, [e for e in self.entries if metric in e.metrics])
+        return {metric: label for metric, label in found.items() if label}
+
+    @functools.cached_property
+    def to_base(self) -> dict[str, dict[str, Change]]:
+        """By label and metric, the change from that run's own base model."""
+        tuned = [entry for entry in self.entries if entry.arm != "base"]
+        return {e.label: scores.against_base(e.run, e.arm, self.name) for e in tuned}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,15 +162,13 @@ def _table(name: str, tuned: list[Entry], labels: Sequence[str]) -> Table:
     metrics = list(dict.fromkeys(metric for entry in tuned for metric in entry.metrics))
     lacking = [label for label in labels if label not in {entry.label for entry in tuned}]
     notes = [f"Not evaluated: {', '.join(lacking)}."] if lacking else []
-    best = {}
-    for metric in metrics:
-        why = apart(metric, tuned, name)
-        if why:
-            notes.append(f"{metric.replace('_', ' ')} is shown but not compared: {why}.")
-        elif winner := _winner(metric, [e for e in entries if metric in e.metrics]):
-            best[metric] = winner
-    to_base = {e.label: scores.against_base(e.run, e.arm, name) for e in tuned}
-    return Table(name, metrics, entries, best, to_base, notes)
+    reasons = {metric: apart(metric, tuned, name) for metric in metrics}
+    kept_apart = {metric: why for metric, why in reasons.items() if why}
+    notes += [
+        f"{metric.replace('_', ' ')} is shown but not compared: {why}."
+        for metric, why in kept_apart.items()
+    ]
+    return Table(name, metrics, entries, kept_apart, notes)
 
 
 def _bases(tuned: list[Entry], name: str) -> list[Entry]:

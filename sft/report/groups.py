@@ -9,8 +9,7 @@ import json
 from collections.abc import Sequence
 
 from sft.eval import seeds
-from sft.eval.verdict import verdict
-from sft.report import compare
+from sft.report import compare, scores
 from sft.report.compare import Entry
 from sft.report.scores import Change
 
@@ -94,9 +93,5 @@ def _changes(
         values = _values(first, metric), _values(entries, metric)
         difference = seeds.difference(*values, paired=paired)
         better = first[0].metrics[metric]["better"]
-        found[metric] = Change(
-            **dataclasses.asdict(difference),
-            verdict=verdict(difference, better),
-            pairs=len(entries),
-        )
+        found[metric] = scores.change(difference, better, len(entries))
     return found

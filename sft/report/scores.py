@@ -154,9 +154,9 @@ def changes(
     if "exact_match" in shared:
         pair = [bool(row["correct"]) for row in before], [bool(row["correct"]) for row in after]
         difference = Difference(*stats.paired_difference(*pair), stats.mcnemar(*pair))
-        found["exact_match"] = _change(difference, "higher", len(before))
+        found["exact_match"] = change(difference, "higher", len(before))
     for name, difference in _resampled(run, before, after, shared.keys() - found).items():
-        found[name] = _change(difference, shared[name], len(before))
+        found[name] = change(difference, shared[name], len(before))
     return {name: found[name] for name in shared if name in found}
 
 
@@ -182,7 +182,8 @@ def _resampled(
     return found
 
 
-def _change(difference: Difference, better: str, pairs: int) -> Change:
+def change(difference: Difference, better: str, pairs: int) -> Change:
+    """The difference with what may be said of it."""
     return Change(
         difference.value,
         difference.low,

@@ -5,10 +5,10 @@ from typing import Any
 
 from sft.eval.suites import compare
 from sft.eval.suites.cases import KINDS
-from sft.eval.verdict import Difference, verdict
-from sft.report import findings
+from sft.eval.verdict import Difference
+from sft.report import findings, scores
 from sft.report.load import Record, Run
-from sft.report.scores import Change, arms_of
+from sft.report.scores import Change
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def warnings(suites: list[Suite]) -> list[str]:
 
 def _suite(run: Run, name: str) -> Suite:
     base = run.suites.get(("base", name))
-    *_, arm = arms_of(run.suites, name)
+    *_, arm = scores.arms_of(run.suites, name)
     result = run.suites[arm, name]
     tuned = None if arm == "base" else result
     found = compare.compare(base, tuned) if base and tuned else None
@@ -108,14 +108,7 @@ def _change(found: compare.Change | None) -> Change | None:
     if found is None:
         return None
     difference = Difference(found.difference, found.low, found.high, found.p)
-    return Change(
-        found.difference,
-        found.low,
-        found.high,
-        found.p,
-        verdict(difference, "higher"),
-        found.count,
-    )
+    return scores.change(difference, "higher", found.count)
 
 
 def _passed(part: Record) -> str:

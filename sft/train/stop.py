@@ -1,42 +1,28 @@
 """SIGTERM and Ctrl-C: a run stops after a whole step, on all hosts after the same one."""
 
-import signal
-from types import FrameType
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sft.signals import Signals
 
-class Stop:
-    """Remembers a signal, to stop at the next step boundary; a second one is not held.
+
+class Stop(Signals):
+    """Remembers a signal, to stop at the next step boundary.
 
     With several hosts, whether any has got one is a maximum over the devices of ``mesh``, computed
     between two steps: what all read of the same program is the same. (JAX's preemption service
     agrees on a step too, but knows SIGTERM only, forgets it after a restart if it comes before the
     first step, and Orbax reports steps of its own to it.)
-
-    Attributes:
-      caught: name of the signal that this process got, or ``""``.
     """
 
     def __init__(self, mesh: Mesh):
-        self.caught = ""
-        self._before = {}
+        super().__init__()
         self._several = jax.process_count() > 1
         self._asked: jax.Array | None = None
         self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._any = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
-
-    def __enter__(self) -> "Stop":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def soon(self) -> bool:
         """Whether to stop. With several hosts, as of the step before: nothing is waited for."""
@@ -50,8 +36,3 @@ class Stop:
     def _ask(self) -> jax.Array:
         here = np.full(len(self._split.addressable_devices), bool(self.caught), np.int32)
         return self._any(jax.make_array_from_process_local_data(self._split, here))
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.caught = signal.Signals(number).name
-        signal.signal(number, self._before[number])

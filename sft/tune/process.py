@@ -35,13 +35,14 @@ class Job:
         self._begun = 0.0
         self._preempted, self._seen = 0, self._checkpoints()
         self._stopped = False
+        self._scored = path / "SCORED"  # on all test sets, not on some of them
 
     @property
     def todo(self) -> str:
         """The command that comes next; ``""`` = none."""
         if not (self.path / "DONE").exists():
             return "train"
-        if not any((self.path / "eval").glob("best.*.predictions.jsonl")) and self._has_test:
+        if self._has_test and not self._scored.exists():
             return "eval"
         return ""
 
@@ -113,6 +114,8 @@ class Job:
                 self.failure = f"stopped {PREEMPTIONS} times without getting on"
         elif code != DONE:
             self.failure = f"sft {self._command} ended with {code}: {self._last_line()}"
+        elif self._command == "eval":
+            self._scored.touch()
         elif self.todo == self._command:
             log = self.path / "sweep.log"
             self.failure = f"sft {self._command} ended well and left nothing; see {log}"

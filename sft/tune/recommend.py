@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import layout, topology
+from sft import topology
 from sft.errors import UserError
 from sft.model import specs
 from sft.model.specs import Spec
@@ -93,7 +93,6 @@ def hours(config: ConfigDict, spec: Spec, train: Result, slice_name: str) -> flo
     from sft.plan import roofline
 
     slice_ = topology.get(slice_name)
-    layout.of(config, slice_.devices, slice_.count)
     share = train["trained_tokens"] / train["tokens"]
     each = max(roofline.seconds(spec, config, slice_, share).values())
     return steps(config, train) * each / 3600

@@ -6,13 +6,9 @@ is there already is not done again. So the state of a sweep is its directories: 
 killed, and the machine with it, loses nothing, and the same command goes on.
 """
 
-import json
-import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,6 +16,7 @@ from ml_collections import ConfigDict
 from sft import config as configs
 from sft import workdir as workdirs
 from sft.errors import Preempted, UserError
+from sft.signals import Signals
 from sft.tune import points as making
 from sft.tune.points import Point
 from sft.tune.process import Job
@@ -109,16 +106,16 @@ def _run(jobs: list[Job], most: int) -> dict[str, str]:
     Raises:
       Preempted: a signal came; all that ran have ended.
     """
-    with _Signals() as asked, Table(jobs) as table:
+    with Signals() as asked, Table(jobs) as table:
         while any(not job.is_over for job in jobs):
             for job in jobs:
                 job.look()
             running = [job for job in jobs if job.is_running]
-            if asked.name:
+            if asked.caught:
                 for job in running:
                     job.stop()
                 if not running:
-                    raise Preempted(f"{asked.name}: {_count(jobs)} of {len(jobs)} points done.")
+                    raise Preempted(f"{asked.caught}: {_count(jobs)} of {len(jobs)} points done.")
             else:
                 ready = [job for job in jobs if job.is_waiting]
                 for job in ready[: most - len(running)]:
@@ -131,39 +128,3 @@ def _run(jobs: list[Job], most: int) -> dict[str, str]:
 
 def _count(jobs: list[Job]) -> int:
     return sum(job.is_over and not job.failure for job in jobs)
-
-
-class _Signals:
-    """The name of a signal that came meanwhile, or ``""``; a second one is not held."""
-
-    def __enter__(self) -> "_Signals":
-        self.name = ""
-        self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.name = signal.Signals(number).name
-        signal.signal(number, self._before[number])
-
-
-def read(workdir: str) -> dict[str, Any]:
-    """``sweep.json``.
-
-    Raises:
-      UserError: no sweep there, or a damaged one.
-    """
-    path = Path(workdir) / "sweep.json"
-    if not path.exists():
-        raise UserError(f"{path}: no sweep there. Make one with sft sweep.")
-    found = workdirs.read_json(path)
-    if not isinstance(found, dict) or not {"config", "points"} <= found.keys():
-        raise UserError(f"{path}: expected config and points in it; {json.dumps(found)[:80]}.")
-    return found

@@ -17,6 +17,7 @@ class Table:
     def __init__(self, jobs: Sequence[Job]):
         self._jobs = jobs
         self._states = {job.point.name: "" for job in jobs}
+        self._progress: dict[str, str] = {}
         self._live: Any = None
 
     def __enter__(self) -> "Table":
@@ -51,7 +52,10 @@ class Table:
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         table = RichTable("point", "state", "progress", title=said)
         for job in self._jobs:
-            table.add_row(job.point.name, job.failure or job.state, ", ".join(_progress(job)))
+            name, now = job.point.name, job.state
+            if job.is_running or now != self._states[name]:  # else nothing has been written
+                self._states[name], self._progress[name] = now, ", ".join(_progress(job))
+            table.add_row(name, job.failure or now, self._progress[name])
         return table
 
 
