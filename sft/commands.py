@@ -101,9 +101,9 @@ COMMANDS = {
         ("workdir", "modality", "slice"),
     ),
     "sweep": Command(
-        "train and score a run for every combination of --sweep.KEY=A,B or point of a file",
+        "train and score a run for every combination of --sweep.KEY=A,B, point of a file, or trial",
         "sft.tune.sweep",
-        ("workdir", WORDS, SWEEP, "points", "jobs"),
+        ("workdir", WORDS, SWEEP, "points", "trials", "jobs", "dry_run"),
     ),
     "report": Command(
         "print and diagnose a run, or compare several, as in sft report A B C",
@@ -130,7 +130,13 @@ FLAGS = {
         "--slice=NAME is missing, as in --slice=v5e-8. sft/topology.py has all.",
     ),
     "modality": Flag(str, "text", "KIND", "recommend: text, image or audio"),
-    "points": Flag(str, "", "FILE.py", "sweep: a file with points(), instead of --sweep.KEY=A,B"),
+    "points": Flag(
+        str, "", "FILE.py", "sweep: a file with points(), if the configuration's has none"
+    ),
+    "trials": Flag(
+        int, 0, "N", "sweep: a search of so many points by Optuna, with suggest() of that file"
+    ),
+    "dry_run": Flag(bool, False, "", "sweep: print the points and their commands, run nothing"),
     "jobs": Flag(int, 1, "N", "sweep: runs at a time on this machine"),
     "trained_share": Flag(
         float,

@@ -137,6 +137,7 @@ _DEFAULT = {
     },
     "loss": {
         "chunk": 512,  # trained positions whose logits exist at a time, per device
+        "prompt_weight": 0.0,  # weight of a prompt's tokens in training; an answer's weigh 1
     },
     "eval": {
         "batch_size": 32,  # rows (validation loss) or prompts (generation) at a time

@@ -51,7 +51,7 @@ _SHARES = (
     "data.dedup.near data.dedup.cosine data.dedup.drop_share data.dedup.template_share "
     "data.leakage.max_share data.augment.casing data.augment.whitespace data.augment.punctuation "
     "optim.warmup optim.final_scale optim.b1 optim.b2 eval.top_p mine.share mine.low mine.high "
-    "mine.evaluate judge.agreement"
+    "mine.evaluate judge.agreement loss.prompt_weight"
 ).split()
 METRICS = (
     "exact_match exact_match_normalised accuracy macro_f1 micro_f1 token_f1 bleu chrf "

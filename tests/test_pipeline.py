@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.data import pipeline
-from sft.data.chat import ANSWER, PROMPT, Example
+from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, SYSTEM, Example
 from sft.data.examples import Examples
 from sft.errors import UserError
 
@@ -61,6 +61,17 @@ def test_targets_are_the_next_token_of_the_same_example():
     assert batch.segments_BxL.tolist() == [[1, 1, 1, 2, 2, 0, 0, 0], zeros]
     # is_target of [BOS 10 11 12] is [0 0 1 1], of [BOS 20 21] it is [0 0 1].
     assert batch.weights_BxL.tolist() == [[0, 1, 1, 0, 1, 0, 0, 0], zeros]
+
+
+def test_prompts_weigh_what_is_asked_and_context_nothing():
+    ids, kinds = np.arange(6, dtype=np.int32), [SCAFFOLD, PROMPT, CONTEXT, SYSTEM, ANSWER, END]
+    found = [Example(ids, np.array(kinds, np.uint8))]
+    for weight in (0.0, 0.5, 1.0):
+        expected = [weight, 0, weight, 1, 1, 0]  # of tokens 1 to 5, and padding
+        (batch,) = pipeline.train_batches(
+            plan(found, max_length=6, batch_size=1, epochs=1), found, prompt_weight=weight
+        )
+        assert batch.weights_BxL.tolist() == [expected]
 
 
 @settings(max_examples=25, deadline=None)

@@ -105,7 +105,7 @@ def test_nothing_starts_if_one_point_is_unsound(sweep, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "give either --sweep.KEY=A,B or --points=FILE.py"),
+        ((), "no points() in it, which returns dictionaries of overrides. Write one, or give"),
         ((RANKS, "--points=p.py"), "give either"),
         ((RANKS, "--jobs=0"), "--jobs=0: expected 1 or more"),
         (("--sweep.lora.rank",), "expected --sweep.KEY=A,B"),
@@ -185,3 +185,21 @@ def test_runs_end_with_a_driver_that_is_killed(sweep, tmp_path):
     wait_for(lambda: not any(map(is_alive, begun(tmp_path))))
     assert sweep({}, RANKS) == 0
     assert [c[0] for c in calls(tmp_path, "rank=1")] == ["train", "train", "eval"]
+
+
+POINTS = "\n\ndef points():\n    yield {'lora.rank': 2}\n    yield {'lora.rank': 4}\n"
+
+
+def test_points_of_the_configuration_itself_and_a_dry_run(sweep, tmp_path, capsys):
+    config = tmp_path / "config.py"
+    config.write_text(config.read_text() + POINTS)
+    assert sweep({}, "--dry_run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["points"] == {"rank=2": {"lora.rank": 2}, "rank=4": {"lora.rank": 4}}
+    words = f"--config={config} --config.lora.rank=4 --workdir={tmp_path / 'sweep' / 'rank=4'}"
+    assert found["commands"]["rank=4"] == [f"sft train {words}", f"sft eval {words}"]
+    assert not (tmp_path / "sweep").exists() and not (tmp_path / "events").exists()
+    assert sweep({"rank=4": [0, 1]}) == 2
+    assert sweep({}, "--dry_run") == 0
+    assert capsys.readouterr().out.endswith(f"rank=2\n  done\nrank=4\n  sft eval {words}\n")
+    assert len(calls(tmp_path, "rank=4")) == 2

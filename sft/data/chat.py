@@ -95,6 +95,11 @@ class Example:
         """bool ``[n]``: token i is predicted in training."""
         return self.kinds >= ANSWER
 
+    @property
+    def is_prompt(self) -> np.ndarray:
+        """bool ``[n]``: token i is what the user, the system or the format put before an answer."""
+        return self.kinds < CONTEXT
+
 
 def encode(
     conversation: Conversation, tokenizer: Tokenizer, format: str, train_on: str = "all"

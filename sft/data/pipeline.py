@@ -27,8 +27,14 @@ if TYPE_CHECKING:  # importing it brings jax, which reading and tokenising do wi
 BUCKET = 64  # tokens: rows that are evaluated are padded to a multiple of it
 
 
-def make_batch(rows: Sequence[Sequence[Example]], length: int) -> "Batch":
-    """Numpy batch whose rows hold the given examples one after another, padded to ``length``."""
+def make_batch(
+    rows: Sequence[Sequence[Example]], length: int, prompt_weight: float = 0.0
+) -> "Batch":
+    """Numpy batch whose rows hold the given examples one after another, padded to ``length``.
+
+    Args:
+      prompt_weight: of the tokens of prompts in the loss; those of answers weigh 1.
+    """
     from sft.types import Batch
 
     shape = (len(rows), length)
@@ -42,6 +48,8 @@ def make_batch(rows: Sequence[Sequence[Example]], length: int) -> "Batch":
             tokens[r, start:stop] = example.tokens[:-1]
             targets[r, start:stop] = example.tokens[1:]
             weights[r, start:stop] = example.is_target[1:]
+            if prompt_weight:
+                weights[r, start:stop] += prompt_weight * example.is_prompt[1:]
             positions[r, start:stop] = count[: stop - start]
             segments[r, start:stop] = segment
             start = stop
@@ -51,8 +59,15 @@ def make_batch(rows: Sequence[Sequence[Example]], length: int) -> "Batch":
 class _Source:
     """Random access to this process's share of each batch (a Grain ``RandomAccessDataSource``)."""
 
-    def __init__(self, plan: TrainPlan, examples: Sequence[Example], process: int, processes: int):
-        self._plan, self._examples = plan, examples
+    def __init__(
+        self,
+        plan: TrainPlan,
+        examples: Sequence[Example],
+        process: int,
+        processes: int,
+        prompt_weight: float,
+    ):
+        self._plan, self._examples, self._prompt_weight = plan, examples, prompt_weight
         self._share = plan.batch_size // processes
         self._first = process * self._share
 
@@ -61,8 +76,10 @@ class _Source:
 
     def __getitem__(self, index: int) -> "Batch":
         first = int(index) * self._plan.batch_size + self._first
-        rows = self._plan.rows[first : first + self._share]
-        return make_batch([[self._examples[i] for i in row] for row in rows], self._plan.max_length)
+        rows = [
+            [self._examples[i] for i in row] for row in self._plan.rows[first : first + self._share]
+        ]
+        return make_batch(rows, self._plan.max_length, self._prompt_weight)
 
 
 def train_batches(
@@ -73,12 +90,14 @@ def train_batches(
     process: int = 0,
     processes: int = 1,
     workers: int = 0,
+    prompt_weight: float = 0.0,
 ) -> Generator["Batch", None, None]:
     """Batches ``start``, ``start + 1``, … of the plan, this process's rows only, read ahead.
 
     Args:
       workers: processes that read ahead, each a share of the batches, with a copy of ``plan`` and
         ``examples``; 0 = two threads of this process. The batches and their order are the same.
+      prompt_weight: as in ``make_batch``.
 
     Returns:
       A generator. Its end or its ``close()`` stops the workers.
@@ -94,7 +113,8 @@ def train_batches(
         raise UserError(
             f"config.train.batch_size = {plan.batch_size} is not divisible by {processes} hosts."
         )
-    source = grain.MapDataset.source(_Source(plan, examples, process, processes))[start:]
+    source = grain.MapDataset.source(_Source(plan, examples, process, processes, prompt_weight))
+    source = source[start:]
     workers = min(workers, len(source))
     if not workers:
         threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)

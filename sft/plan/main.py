@@ -35,7 +35,8 @@ def main(
     """
     slice_ = topology.get(slice_name)
     spec = specs.get(config.model.name)
-    share, source = _share(workdir, trained_share)
+    # An audit counts what is trained of the answers.
+    share, source = _share("" if config.loss.prompt_weight else workdir, trained_share)
     compiling.prepare()
     from sft.plan import roofline, search
 

@@ -22,7 +22,8 @@ def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
     Returns:
       ``{"report": path of the page, "diagnosis": [{"name", "severity", "sentence", "remedy"}]}``;
       of several ``{"report", "markdown": path of the table, "best": {set: {metric: run}}}``; of a
-      sweep ``{"report", "best": {set: {metric: settings}}, "unfinished": [point]}``.
+      sweep ``{"report", "best": {set: {metric: settings}}, "unfinished": [point], "stopped":
+      {point: why}, "ignored": [sentence]}``.
 
     Raises:
       UserError: one is not a run directory, or a file in it is malformed. Scores of several runs
@@ -74,6 +75,10 @@ def _sweep(workdir: str, out: str) -> dict[str, Any]:
     for path, content in files.items():
         write_text(path, content)
     print(text)
+    for said in found.ignored:
+        print(said)
+    for name, why in found.stopped.items():
+        print(f"{name} was stopped: {why}.")
     if found.unfinished:
         print(f"Not scored yet: {', '.join(found.unfinished)}.")
     print(f"wrote {', '.join(map(str, files))}")
@@ -81,7 +86,13 @@ def _sweep(workdir: str, out: str) -> dict[str, Any]:
         sheet.name: {m: sweep.settings_text(sheet.rows[i]) for m, i in sheet.best.items()}
         for sheet in found.sheets
     }
-    return {"report": str(page), "best": best, "unfinished": found.unfinished}
+    return {
+        "report": str(page),
+        "best": best,
+        "unfinished": found.unfinished,
+        "stopped": found.stopped,
+        "ignored": found.ignored,
+    }
 
 
 def _same(name: str, others: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from sft.report.groups import Group
 from sft.report.load import Run, load_run, read_object
 from sft.report.scores import Change
 
+_NOT_TRAINING = ("eval.", "judge.", "mine.", "data.test", "train.keep_")
 _CODE = ("versions", "python")  # of environment.json: what must be alike, and git
 
 
@@ -59,12 +60,16 @@ class Sheet:
 class Sweep:
     """Attributes:
     unfinished: names of points that have no scores yet.
+    stopped: of points that a search had enough of, why.
+    ignored: settings that changed nothing in training, a sentence each.
     """
 
     path: Path
     comparison: compare.Comparison
     sheets: list[Sheet]
     unfinished: list[str]
+    stopped: dict[str, str]
+    ignored: list[str]
 
 
 def load(workdir: str | Path) -> Sweep:
@@ -76,11 +81,14 @@ def load(workdir: str | Path) -> Sweep:
     """
     path = Path(workdir)
     known = read_object(path / "sweep.json", "sft sweep", {"points"}) or {}
-    runs, unfinished = {}, []
+    runs, unfinished, stopped = {}, [], {}
     for name in known["points"]:
+        note = path / name / "STOPPED"
         run = load_run(path / name) if (path / name / "config.json").exists() else None
         if run and any(not arm.startswith("base") for arm, _ in run.evals):
             runs[name] = run
+        elif note.exists():
+            stopped[name] = note.read_text()
         else:
             unfinished.append(name)
     if not runs:
@@ -91,7 +99,7 @@ def load(workdir: str | Path) -> Sweep:
     if why:
         raise UserError(f"{path}: not one table. {'; '.join(why)}.")
     sheets = [_sheet(table) for table in comparison.tables]
-    return Sweep(path, comparison, sheets, unfinished)
+    return Sweep(path, comparison, sheets, unfinished, stopped, ignored(runs))
 
 
 def mixed(runs: dict[str, Run]) -> list[str]:
@@ -112,6 +120,28 @@ def mixed(runs: dict[str, Run]) -> list[str]:
             found.append(
                 f"{first} and {name} were trained on other data under the same settings "
                 f"({content[0]} and {content[1]}): a file has changed"
+            )
+    return found
+
+
+def ignored(runs: dict[str, Run]) -> list[str]:
+    """Runs with the same losses at every step, though their settings are to change training."""
+    by_losses: dict[tuple, tuple[str, Run]] = {}
+    found = []
+    for name, run in runs.items():
+        losses = tuple((row["step"], row["loss"]) for row in run.train)
+        if not losses:
+            continue
+        first, one = by_losses.setdefault(losses, (name, run))
+        turned = [
+            key
+            for key, value in run.config.items()
+            if one.config.get(key) != value and not key.startswith(_NOT_TRAINING)
+        ]
+        if turned:
+            found.append(
+                f"{first} and {name} had the same loss at every step: {', '.join(turned)} changed "
+                "nothing in training."
             )
     return found
 

@@ -127,6 +127,7 @@ def _batches(
         process=part,
         processes=parts,
         workers=config.data.workers,
+        prompt_weight=config.loss.prompt_weight,
     )
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from sft import hosts, inputs, lock, sets, training_set
 from sft import workdir as workdirs
 from sft.data import pipeline
+from sft.data.chat import CONTEXT
 from sft.data.tokenizer import Tokenizer
 from sft.eval import harness, metrics
 from sft.eval import main as evaluation
@@ -42,7 +43,7 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
     hosts.compare("versions and configuration", workdirs.facts(config))
     spec = specs.get(config.model.name)
     path = workdirs.prepare(config, workdir)
-    rule = _rule(config)
+    rule = metrics.chooses(config)
     if (path / "DONE").exists():
         return _chosen(path, rule, said="already trained.")
     local = jax.local_devices()
@@ -85,12 +86,6 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
     )
     loop.run(config, workdir, task, steps, params, trace=trace)
     return _chosen(path, rule, plan.epoch_ends[-1])
-
-
-def _rule(config: ConfigDict) -> Rule:
-    select = config.train.select
-    # Which way a metric is better does not depend on the answers.
-    return selection.RULES.get(select) or Rule(select, metrics.of(config, [""])[select].better)
 
 
 def _baseline(
@@ -165,9 +160,13 @@ def _flops(
     config: ConfigDict, spec: specs.Spec, train: sets.Split, plan: pipeline.TrainPlan
 ) -> float:
     """Of a step, with the trained tokens that steps have on average."""
-    trained = int(train.examples.trained.sum()) * len(plan.epoch_ends) / plan.epoch_ends[-1]
+    trained = int(train.examples.trained.sum())
+    if config.loss.prompt_weight:
+        # Nothing is predicted where <bos> is the target.
+        trained += int(np.sum(train.examples.kinds < CONTEXT)) - len(train.examples)
+    per_step = trained * len(plan.epoch_ends) / plan.epoch_ends[-1]
     size = config.train.batch_size, config.data.max_length
-    return flops.train_step(spec, config, *size, trained).model
+    return flops.train_step(spec, config, *size, per_step).model
 
 
 def _describe(splits: dict[str, sets.Split], plan: pipeline.TrainPlan, devices: int) -> str:

@@ -16,7 +16,7 @@ import itertools
 import re
 import runpy
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ from sft.config_check import validate
 from sft.errors import UserError
 
 LONGEST = 120  # characters of a name, which is a directory
+_RETURNS = {  # what a file is asked for
+    "points": "returns dictionaries of overrides. Write one, or give --points=FILE.py or "
+    "--sweep.KEY=A,B.",
+    "suggest": "takes a trial of Optuna and returns its overrides. See sft/tune/search.py.",
+}
 Overrides = dict[str, Any]
 
 
@@ -103,23 +108,41 @@ def from_file(path: str) -> list[Overrides]:
     Raises:
       UserError: no file, no such function, or what it raises, with file and line.
     """
+    made = list(function(path, "points")())
+    for point in made:
+        if not isinstance(point, dict):
+            raise UserError(f"{path}: points() gave {point!r}, expected dictionaries.")
+    return made
+
+
+def function(path: str, name: str) -> Callable[..., Any]:
+    """``name`` of a Python file; a list where it would give its values one by one.
+
+    Raises:
+      UserError: no file, or no such function; and when called what it raises, with file and line.
+    """
     if not Path(path).is_file():
         raise UserError(f"--points={path}: no such file.")
+    found = _guarded(path, lambda: runpy.run_path(path))
+    if name not in found:
+        raise UserError(f"{path}: no {name}() in it, which {_RETURNS[name]}")
+
+    def call(*arguments: Any) -> Any:
+        made = found[name](*arguments)
+        return list(made) if isinstance(made, Iterator) else made
+
+    return lambda *arguments: _guarded(path, lambda: call(*arguments))
+
+
+def _guarded(path: str, call: Callable[[], Any]) -> Any:
     try:
-        found = runpy.run_path(path)
-        if "points" not in found:
-            raise UserError(f"{path}: no points() in it. It returns dictionaries of overrides.")
-        made = list(found["points"]())
+        return call()
     except UserError:
         raise
     except Exception as error:  # the file is Python: it can raise anything
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
         where = f"{path}:{frames[-1].lineno}" if frames else path
         raise UserError(f"{where}: {type(error).__name__}: {error}") from None
-    for point in made:
-        if not isinstance(point, dict):
-            raise UserError(f"{path}: points() gave {point!r}, expected dictionaries.")
-    return made
 
 
 def check(config: ConfigDict, wanted: Iterable[Overrides], where: str) -> list[Point]:
@@ -134,7 +157,7 @@ def check(config: ConfigDict, wanted: Iterable[Overrides], where: str) -> list[P
         try:
             point = _point(config, overrides)
         except UserError as error:
-            wrong.append(f"point {number} ({_said(overrides)}): {error}")
+            wrong.append(f"point {number} ({said(overrides)}): {error}")
             continue
         found[configs.fingerprint(point.config)] = point
     if wrong:
@@ -183,5 +206,6 @@ def name(overrides: Overrides) -> str:
     return f"{safe[: LONGEST - 9]}-{digest}"
 
 
-def _said(overrides: Overrides) -> str:
+def said(overrides: Overrides) -> str:
+    """``lora.rank = 8, optim.learning_rate = 0.001``."""
     return ", ".join(f"{key} = {value!r}" for key, value in overrides.items()) or "no overrides"

@@ -24,17 +24,18 @@ class Job:
     Attributes:
       words: ``--config=FILE`` and what is changed for all points.
       failure: why it is given up, or ``""``.
+      stopped: why a search had enough of it, or ``""``.
       seconds: of the processes that have ended.
     """
 
     def __init__(self, point: Point, path: Path, words: Sequence[str]):
         self.point, self.path, self.words = point, path, words
-        self.failure, self.seconds = "", 0.0
+        self.failure, self.stopped, self.seconds = "", "", 0.0
         self._process: subprocess.Popen | None = None
         self._command = ""
         self._begun = 0.0
         self._preempted, self._seen = 0, self._checkpoints()
-        self._stopped = False
+        self._asked_to_end = False
         self._scored = path / "SCORED"  # on all test sets, not on some of them
 
     @property
@@ -47,6 +48,14 @@ class Job:
         return ""
 
     @property
+    def lines(self) -> list[list[str]]:
+        """All commands that are still to come."""
+        commands = ["train", "eval"] if self._has_test else ["train"]
+        return (
+            [self.line(each) for each in commands[commands.index(self.todo) :]] if self.todo else []
+        )
+
+    @property
     def _has_test(self) -> bool:
         return bool(self.point.config.data.test or self.point.config.data.split.test)
 
@@ -56,7 +65,7 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        return not self.is_running and (bool(self.failure) or not self.todo)
+        return not self.is_running and (bool(self.failure or self.stopped) or not self.todo)
 
     @property
     def is_waiting(self) -> bool:
@@ -66,7 +75,9 @@ class Job:
     def state(self) -> str:
         if self.is_running:
             return self._command
-        return "failed" if self.failure else "waiting" if self.todo else "done"
+        if self.failure or self.stopped:
+            return "failed" if self.failure else "stopped"
+        return "waiting" if self.todo else "done"
 
     @property
     def running_seconds(self) -> float:
@@ -97,8 +108,8 @@ class Job:
 
     def stop(self) -> None:
         """Asks it to save and end; once."""
-        if self._process is not None and not self._stopped:
-            self._stopped = True
+        if self._process is not None and not self._asked_to_end:
+            self._asked_to_end = True
             self._process.send_signal(signal.SIGTERM)
 
     def look(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sft.tune.process import Job
 
-STATES = ("train", "eval", "failed", "waiting", "done")
+STATES = ("train", "eval", "failed", "stopped", "waiting", "done")
 
 
 class Table:
@@ -16,7 +16,7 @@ class Table:
 
     def __init__(self, jobs: Sequence[Job]):
         self._jobs = jobs
-        self._states = {job.point.name: "" for job in jobs}
+        self._states: dict[str, str] = {}
         self._progress: dict[str, str] = {}
         self._live: Any = None
 
@@ -37,11 +37,11 @@ class Table:
             self._live.update(self._table())
             return
         for job in self._jobs:
-            before, now = self._states[job.point.name], job.state
+            before, now = self._states.get(job.point.name, ""), job.state
             if now != before and (now, before) != ("waiting", ""):
                 self._states[job.point.name] = now
                 over = sum(each.is_over for each in self._jobs)
-                why = f": {job.failure}" if job.failure else ""
+                why = f": {_why(job)}" if _why(job) else ""
                 parts = [job.point.name, f"{now}{why}", *_progress(job)]
                 print(f"[{over}/{len(self._jobs)}] {', '.join(parts)}", flush=True)
 
@@ -53,10 +53,14 @@ class Table:
         table = RichTable("point", "state", "progress", title=said)
         for job in self._jobs:
             name, now = job.point.name, job.state
-            if job.is_running or now != self._states[name]:  # else nothing has been written
+            if job.is_running or now != self._states.get(name):  # else nothing has been written
                 self._states[name], self._progress[name] = now, ", ".join(_progress(job))
-            table.add_row(name, job.failure or now, self._progress[name])
+            table.add_row(name, _why(job) or now, self._progress[name])
         return table
+
+
+def _why(job: Job) -> str:
+    return job.failure or job.stopped
 
 
 def _progress(job: Job) -> list[str]:

@@ -22,8 +22,9 @@ from sft.eval.metrics import (
     words,
 )
 from sft.eval.metrics.metric import Metric
+from sft.train.selection import RULES, Rule
 
-__all__ = ["LIKELIHOOD", "Metric", "check", "of"]
+__all__ = ["LIKELIHOOD", "Metric", "check", "chooses", "of"]
 
 Make = Callable[[ConfigDict, Sequence[str], str], Metric]  # config.eval, expected, language
 
@@ -70,6 +71,13 @@ def of(config: ConfigDict, expected: Sequence[str]) -> dict[str, Metric]:
         for entry in entries
     ]
     return {metric.name: metric for metric in found}
+
+
+def chooses(config: ConfigDict) -> Rule:
+    """What ``config.train.select`` says is the best validation."""
+    select = config.train.select
+    # Which way a metric is better does not depend on the answers.
+    return RULES.get(select) or Rule(select, of(config, [""])[select].better)
 
 
 def check(

@@ -1,0 +1,21 @@
+"""What the ablations have in common: the quickstart's task at a size that a CPU can repeat.
+
+200 dates once, 20 steps; 60 rows choose, 100 are reported. ``scripts/ablation_data.py`` makes the
+files. The rank-independent scale of 32 / rank is that of ``sft recommend``.
+"""
+
+from sft.config import load
+
+
+def get_config():
+    config = load("configs/quickstart.py")
+    config.data.train = "data/ablations/train_200.jsonl"
+    config.data.validation = "data/ablations/validation.jsonl"
+    config.data.test = "data/ablations/test.jsonl"
+    config.lora.alpha = 32.0
+    config.optim.learning_rate = 1e-3
+    config.train.epochs = 1
+    config.train.keep_latest = 1
+    config.train.baseline = False
+    config.eval.suites = ""
+    return config

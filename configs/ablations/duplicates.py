@@ -1,0 +1,27 @@
+"""What do repeated rows cost, and what does a leak of the test set give?
+
+Claim: duplicates waste training and are memorised; between train and test they inflate results
+(Lee et al., Deduplicating Training Data, 2022). In train_200_twice 100 rows stand twice; in
+train_200_leaked half of 200 rows are the test set's.
+
+    sft sweep --config=configs/ablations/duplicates.py --workdir=runs/ablations/duplicates
+
+Found: not run yet.
+"""
+
+from sft.config import load
+from sft.tune.points import paired, seeds
+
+
+def get_config():
+    return load("configs/ablations/base.py")
+
+
+def points():
+    names = ["200", "200_twice", "200_twice", "200_leaked", "200_leaked"]
+    turned = {
+        "data.train": [f"data/ablations/train_{name}.jsonl" for name in names],
+        "data.dedup.exact": [True, False, True, True, True],
+        "data.leakage.action": ["report", "report", "report", "report", "drop"],
+    }
+    return seeds(2, paired(turned))

@@ -1,0 +1,23 @@
+"""The guide's start for 1,000 examples or more, against its neighbours.
+
+Claim: the default multiplier and adapter size 8 (Google Cloud, Supervised fine-tuning for Gemini: a
+best-practices guide, 2025). A multiplier of 1 is a rate of 1.8e-4 for the 270M (sft/tune/table.py).
+
+    sft sweep --config=configs/ablations/guide_many.py --workdir=runs/ablations/guide_many
+
+Found: not run yet.
+"""
+
+from sft.config import load
+from sft.tune.points import paired
+
+
+def get_config():
+    config = load("configs/ablations/base.py")
+    config.data.train = "data/ablations/train_1000.jsonl"
+    return config
+
+
+def points():
+    rates = [1.8e-4, 9e-4, 1.8e-3, 1.8e-4]
+    return paired({"optim.learning_rate": rates, "lora.rank": [8, 8, 8, 4]})

