@@ -46,8 +46,8 @@ def test_wait_seconds_are_those_of_the_steps_since_the_last_row(
 
     for step, batch in enumerate(meter.waiting(batches()), start=1):
         assert batch == step - 1
-        meter.add(step, metrics(), 0.1)
         clock.now += 1000
+        meter.add(step, metrics(), 0.1)
         if step == 3:  # as before a checkpoint
             meter.flush()
     meter.flush()
@@ -85,9 +85,9 @@ def rows(tmp_path):
 
 def test_speed_is_positions_and_operations_of_one_device(tmp_path, monkeypatch):
     clock, meter = started(tmp_path, monkeypatch, devices=4, flops_per_step=6e12, peak_flops=0.5e12)
-    for step in (1, 2):
-        meter.add(step, metrics(), 0.1)
+    for step in meter.waiting([1, 2]):
         clock.now += 5
+        meter.add(step, metrics(), 0.1)
     meter.flush()
     for row in rows(tmp_path):
         assert row["tokens_per_second_per_device"] == 2 * 8 / 5 / 4
@@ -95,20 +95,62 @@ def test_speed_is_positions_and_operations_of_one_device(tmp_path, monkeypatch):
         assert row["trained_tokens_per_second"] == 3 / 5
 
 
+@pytest.mark.parametrize("runs_ahead", [True, False])
+def test_a_row_has_the_seconds_of_its_own_step(tmp_path, monkeypatch, runs_ahead):
+    """Step n takes n seconds and its batch half of one; 100 pass after steps 2 and 3."""
+    clock, meter = started(tmp_path, monkeypatch)
+    ends = []
+
+    class Later(Pending):
+        """Has been computed when the clock says so; who asks before that waits."""
+
+        def is_ready(self):
+            return not runs_ahead
+
+        def __float__(self):
+            return 1.0
+
+    def fetched(tree):
+        clock.now = max(clock.now, ends.pop(0))
+        return tree | {"grad_norm": 1.0}
+
+    def batches():
+        for step in range(1, 7):
+            clock.now += 0.5
+            yield step
+
+    monkeypatch.setattr(meters.jax, "device_get", fetched)
+    busy = 0.0
+    for step in meter.waiting(batches()):
+        busy = max(busy, clock.now) + step
+        ends.append(busy)
+        if not runs_ahead:
+            clock.now = busy
+        meter.add(step, metrics() | {"grad_norm": Later()}, 0.1)
+        if step in (2, 3):
+            meter.flush()
+            clock.now += 100
+    meter.flush()
+    wait = 0.0 if runs_ahead else 0.5  # reading ahead hides it
+    expected = [1, 2 + wait, 3, 4, 5 + wait, 6 + wait]
+    assert [row["seconds"] for row in rows(tmp_path)] == expected
+
+
 @pytest.mark.parametrize("known", [{"flops_per_step": 1e12}, {"peak_flops": 1e12}, {}])
 def test_no_utilisation_where_it_cannot_be_known(tmp_path, monkeypatch, known):
-    _, meter = started(tmp_path, monkeypatch, **known)
-    meter.add(1, metrics(), 0.1)
-    meter._since -= 1
+    clock, meter = started(tmp_path, monkeypatch, **known)
+    for step in meter.waiting([1]):
+        clock.now += 1
+        meter.add(step, metrics(), 0.1)
     meter.flush()
     assert "mfu" not in rows(tmp_path)[0]
 
 
 def test_saving_is_told_in_the_row_after_it_and_at_the_end(tmp_path, monkeypatch, capsys):
     clock, meter = started(tmp_path, monkeypatch, log_every=2)
-    for step in range(1, 7):
-        meter.add(step, metrics(), 0.1)
+    for step in meter.waiting(range(1, 7)):
         clock.now += 10
+        meter.add(step, metrics(), 0.1)
         if step in (2, 3, 6):
             meter.flush()
             with meter.saving():
@@ -125,10 +167,9 @@ def test_saving_is_told_in_the_row_after_it_and_at_the_end(tmp_path, monkeypatch
 def test_the_first_finished_step_is_reported_once(tmp_path, monkeypatch, is_ready, seen_at):
     """As soon as it is known to be finished: at once where the backend does not run ahead."""
     now, calls = 0, []
-    _, meter = started(tmp_path, monkeypatch, on_first=lambda step: calls.append((step, now)))
-    for step in (1, 2, 3):
+    clock, meter = started(tmp_path, monkeypatch, on_first=lambda s: calls.append((s, now)))
+    for step in meter.waiting([1, 2, 3]):
         now = step
-        meter._since -= 1
+        clock.now += 1
         meter.add(step, metrics() | ({} if is_ready else {"grad_norm": Pending()}), 0.1)
-        meter._since -= 1
     assert calls == [(1, seen_at)]

@@ -46,7 +46,8 @@ class Meter:
         self._bar = log.progress(plan.epoch_ends[-1], "train", "step", initial=step)
         self._on_first = on_first if self._writer else None
         self._pending: tuple[int, Tree, float, float] | None = None
-        self._since = 0.0
+        self._since = self._begun = time.perf_counter()
+        self._is_first = True  # of a stretch of steps without anything between
         self._wait = 0.0  # for the batch of the step that comes next
         self._waited = 0.0  # for the batches of the steps since the last row
         self._saving = 0.0  # seconds the loop stood still since the last row
@@ -55,24 +56,31 @@ class Meter:
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; what each made the loop wait is in ``wait_seconds``, in the row of its step.
 
+        A step's ``seconds`` begin where the one before has ended; of the first, and of the first
+        after a validation or checkpoint, when it gets its batch. Compilation is in them.
+
         With ``log_every`` above 1, a row has the sum over the steps since the row before.
         """
         since = time.perf_counter()
         for batch in batches:
-            self._wait = time.perf_counter() - since
+            self._begun = time.perf_counter()
+            self._wait = self._begun - since
             yield batch
             since = time.perf_counter()
 
     def add(self, step: int, metrics: Tree, learning_rate: float) -> None:
-        """Takes the metrics of a step just dispatched and reads those of the one before."""
-        if self._pending is None:
-            self._since = time.perf_counter()  # the first of a stretch: its time starts here
-        else:
-            self.flush()
+        """Takes the metrics of a step just dispatched and reads those of the one before.
+
+        Raises:
+          UserError: as ``flush``.
+        """
+        if self._is_first:
+            self._since, self._is_first = self._begun, False
+        self._read()
         self._pending = (step, metrics, learning_rate, self._wait)
         self._bar.update()
         if metrics["grad_norm"].is_ready():  # the backend does not run ahead
-            self._finished(step)
+            self._read()
 
     @contextlib.contextmanager
     def saving(self) -> Generator[None]:
@@ -84,11 +92,15 @@ class Meter:
         self._saving += seconds
 
     def flush(self) -> None:
-        """Waits for the pending step.
+        """Waits for the pending step, because something else than a step comes next.
 
         Raises:
           UserError: its loss or gradient is not finite; names the step and its examples.
         """
+        self._read()
+        self._is_first = True
+
+    def _read(self) -> None:
         if self._pending is None:
             return
         step, metrics, learning_rate, wait = self._pending
