@@ -17,5 +17,6 @@ def get_config():
     config.train.epochs = 1
     config.train.keep_latest = 1
     config.train.baseline = False
+    config.eval.batch_size = 100  # all at once: a step of generation reads all weights
     config.eval.suites = ""
     return config

@@ -18,7 +18,7 @@ def get_config():
     config.model.dtype = "float32"
     config.data.train = "data/ablations/train_20.jsonl"
     config.data.max_length = 128
-    config.train.epochs = 8
+    config.train.epochs = 5
     return config
 
 
