@@ -10,7 +10,7 @@ set.
     train_N            N rows
     train_N_wrong_P    P per cent of them, drawn at random, answered with another day
     train_N_twice      the first N / 2 rows, twice
-    train_N_leaked     N / 2 rows of training and N / 2 of the test set
+    train_N_leaked     the test set, and rows of training up to N
     train_N_random     N rows drawn from 1,000
     *_bare             without the system instruction
     general            short answers of ShareGPT to first questions, for what tuning forgets
@@ -35,7 +35,7 @@ from sft.errors import BAD_INPUT, UserError
 Row = dict[str, Any]
 SIZES = (20, 100, 200, 1000, 3000)
 WRONG = ((200, 10), (200, 30), (1000, 30))  # rows, per cent
-TEST, VALIDATION, GENERAL = 100, 60, 40
+TEST, VALIDATION, GENERAL = 80, 40, 40
 LONGEST = 200  # characters of a question or an answer of ``general``
 SEED = 0
 
@@ -69,7 +69,7 @@ def of_dates(dates: dict[str, list[Row]]) -> dict[str, list[Row]]:
     files |= {f"train_{size}": train[:size] for size in SIZES}
     files |= {f"train_{size}_wrong_{share}": wrong(train[:size], share) for size, share in WRONG}
     files["train_200_twice"] = train[:100] * 2
-    files["train_200_leaked"] = train[:100] + test
+    files["train_200_leaked"] = train[: 200 - TEST] + test
     files["train_100_random"] = random.Random(SEED).sample(train[:1000], 100)
     for name in ("test", "train_200"):
         files[f"{name}_bare"] = [bare(row) for row in files[name]]

@@ -28,7 +28,7 @@ for name in "${names[@]}"; do
     sft data mine --config=configs/ablations/mining.py --workdir=runs/ablations/mined \
       --config.data.train=data/ablations/train_1000.jsonl
   fi
-  sft sweep --config="configs/ablations/$name.py" --workdir="$where"
+  sft sweep --config="configs/ablations/$name.py" --workdir="$where" --jobs=2
   echo "$name: $((SECONDS - began)) s" | tee -a runs/ablations/seconds
   sft report "$where"
 done

@@ -1,6 +1,6 @@
 """What the ablations have in common: the quickstart's task at a size that a CPU can repeat.
 
-200 dates once, 20 steps; 60 rows choose, 100 are reported. ``scripts/ablation_data.py`` makes the
+200 dates once, 20 steps; 40 rows choose, 80 are reported. ``scripts/ablation_data.py`` makes the
 files. The rank-independent scale of 32 / rank is that of ``sft recommend``.
 """
 

@@ -2,7 +2,7 @@
 
 Claim: duplicates waste training and are memorised; between train and test they inflate results
 (Lee et al., Deduplicating Training Data, 2022). In train_200_twice 100 rows stand twice; in
-train_200_leaked half of 200 rows are the test set's.
+train_200_leaked 80 of 200 rows are the test set's.
 
     sft sweep --config=configs/ablations/duplicates.py --workdir=runs/ablations/duplicates
 
@@ -10,7 +10,7 @@ Found: not run yet.
 """
 
 from sft.config import load
-from sft.tune.points import paired, seeds
+from sft.tune.points import paired
 
 
 def get_config():
@@ -24,4 +24,4 @@ def points():
         "data.dedup.exact": [True, False, True, True, True],
         "data.leakage.action": ["report", "report", "report", "report", "drop"],
     }
-    return seeds(2, paired(turned))
+    return paired(turned)

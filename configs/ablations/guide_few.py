@@ -9,7 +9,7 @@ Found: not run yet.
 """
 
 from sft.config import load
-from sft.tune.points import paired, seeds
+from sft.tune.points import paired
 
 
 def get_config():
@@ -18,4 +18,4 @@ def get_config():
 
 def points():
     rates = [1.8e-3, 1.8e-4, 9e-4, 3.6e-3, 1.8e-3, 1.8e-3]
-    return seeds(2, paired({"optim.learning_rate": rates, "lora.rank": [4, 4, 4, 4, 1, 16]}))
+    return paired({"optim.learning_rate": rates, "lora.rank": [4, 4, 4, 4, 1, 16]})

@@ -9,7 +9,7 @@ Found: not run yet.
 """
 
 from sft.config import load
-from sft.tune.points import paired, seeds
+from sft.tune.points import paired
 
 
 def get_config():
@@ -18,5 +18,5 @@ def get_config():
 
 def points():
     names = ["200", "200_wrong_10", "200_wrong_30"]
-    yield from seeds(2, paired({"data.train": [f"data/ablations/train_{n}.jsonl" for n in names]}))
+    yield from paired({"data.train": [f"data/ablations/train_{n}.jsonl" for n in names]})
     yield {"data.train": "data/ablations/train_1000_wrong_30.jsonl"}
