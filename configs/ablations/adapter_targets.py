@@ -2,7 +2,7 @@
 
 Claim: all layers; attention alone is worse even with as many parameters, MLP alone about as good as
 all (Schulman et al., LoRA Without Regret, 2025). Hu et al. (LoRA, 2021) adapted attention alone.
-Ranks 26, 10 and 7 give adapters of nearly the same size in all three.
+Ranks 18, 11 and 7 give adapters of nearly the same size in all three.
 
     sft sweep --config=configs/ablations/adapter_targets.py --workdir=runs/ablations/adapter_targets
 
@@ -19,4 +19,4 @@ def get_config():
 
 def points():
     places = {"lora.targets": ["q|k|v|o|gate|up|down", "gate|up|down", "q|k|v|o"]}
-    return seeds(2, paired(places | {"lora.rank": [7, 10, 26]}))
+    return seeds(2, paired(places | {"lora.rank": [7, 11, 18]}))
