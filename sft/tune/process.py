@@ -136,7 +136,8 @@ class Job:
         return sorted(child.name for child in folder.iterdir()) if folder.is_dir() else []
 
     def _last_line(self) -> str:
-        text = (self.path / "sweep.log").read_text(errors="replace")
+        log = self.path / "sweep.log"
+        text = log.read_text(errors="replace") if log.exists() else ""  # somebody removed the run
         lines = [line for line in text.splitlines() if line.strip()]
         return lines[-1].removeprefix("sft: ").rstrip(".") if lines else "it said nothing"
 

@@ -1,5 +1,6 @@
 """Child processes that train in turns; see ``common.py`` for what is said over their pipes."""
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -7,15 +8,18 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+
+from sft.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent.parent
 QUIET = 0.1  # cores that other processes may use; OpenMP's busy waiting suffers most from more
 TORCH, TUNIX = ROOT / ".venv-peers-torch", ROOT / ".venv-peers-tunix"
 
-# Name: environment (None: this one), program, variant.
-PROGRAMS = {
+Entry = tuple[Path | None, str, str]  # environment (None: this one), program, variant
+PROGRAMS: dict[str, Entry] = {
     "ours": (None, "ours.py", ""),
     "peft_stock": (TORCH, "peft_stock.py", ""),
     "peft_target_only": (TORCH, "peft_target_only.py", ""),
@@ -49,9 +53,7 @@ class Program:
     blocks: list[dict] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def start(
-        cls, name: str, program: tuple[Path | None, str, str], options: dict, log: Path
-    ) -> "Program":
+    def start(cls, name: str, program: Entry, options: dict, log: Path) -> "Program":
         """Starts an entry of ``PROGRAMS`` with ``options``, and waits until it is warm."""
         environment, script, variant = program
         python = environment / "bin" / "python" if environment else Path(sys.executable)
@@ -107,41 +109,81 @@ class Program:
             self.process.kill()
 
 
-def start_all(args, names: list[str], logs: Path, failed: dict[str, str]) -> dict[str, Program]:
-    """Starts and warms up one program after the other; a failure is kept by name."""
+def start_all(
+    entries: dict[str, Entry], options: dict, logs: Path, failed: dict[str, str]
+) -> dict[str, Program]:
+    """Starts one program after the other, each with ``options``; a failure is kept by name."""
     programs = {}
-    keys = ("exchange", "examples_per_step", "warmup", "threads")
-    options = {"serve": True} | {key: getattr(args, key) for key in keys}
-    for name in names:
-        note(f"{name}: starting, {args.warmup} warm-up steps")
+    for name, entry in entries.items():
+        note(f"{name}: starting")
         began = time.perf_counter()
         try:
-            programs[name] = Program.start(name, PROGRAMS[name], options, logs / f"{name}.log")
+            programs[name] = Program.start(name, entry, options, logs / f"{name}.log")
         except Failed as error:
             failed[name] = str(error)
             note(f"{name}: {error}")
             continue
-        loss = programs[name].warm["loss"][0]
-        note(f"{name}: ready after {time.perf_counter() - began:.0f} s, first loss {loss:.4f}")
+        note(f"{name}: warm after {time.perf_counter() - began:.0f} s")
     return programs
 
 
-def measure(args, programs: dict[str, Program], failed: dict[str, str]) -> None:
-    """Rounds of one block each; a program that fails on the way leaves the comparison."""
-    for round_ in range(args.rounds):
+def measure(
+    programs: dict[str, Program],
+    failed: dict[str, str],
+    rounds: int,
+    block: int,
+    key: str = "trained_tokens",
+) -> None:
+    """Rounds of one block each; a program that fails on the way leaves the comparison.
+
+    Args:
+      block: steps, or passes.
+      key: what of the replies is counted.
+    """
+    for round_ in range(rounds):
         for name in list(programs):
             try:
-                programs[name].block(args.block)
+                programs[name].block(block)
             except Failed as error:
                 failed[name] = str(error)
                 programs.pop(name).stop()
                 note(f"{name}: {error}")
                 continue
-            rate, others = programs[name].rate()[-1], programs[name].blocks[-1]["foreign_cores"]
+            rate, others = programs[name].rate(key)[-1], programs[name].blocks[-1]["foreign_cores"]
             note(
-                f"round {round_ + 1} {name}: {rate:.1f} trained tokens/s"
+                f"round {round_ + 1} {name}: {rate:.1f} {key.replace('_', ' ')}/s"
                 f" (other processes: {others:.2f} cores)"
             )
+
+
+def last_lines(detail: dict) -> list[str]:
+    """Under the table of a result: what could not run, and whether the numbers can be quoted."""
+    lines = [f"{name}: could not run: {error}" for name, error in detail["failed"].items()]
+    others = max(max(program["foreign_cores"]) for program in detail["programs"].values())
+    if others > QUIET:
+        lines.append(
+            f"WARNING: other processes used up to {others:.2f} cores during a block. Contention "
+            "slows the programs unequally: do not quote these numbers."
+        )
+    return lines
+
+
+def add_peers(parser: argparse.ArgumentParser, known: Iterable[str]) -> None:
+    """``--peers A,B``, by default all but ours; gives a list.
+
+    Raises:
+      UserError: when parsed, a name that is none.
+    """
+    peers = [name for name in known if name != "ours"]
+
+    def names(text: str) -> list[str]:
+        found = [name for name in text.split(",") if name]
+        unknown = [name for name in found if name not in peers]
+        if unknown:
+            raise UserError(f"--peers: no peer {unknown[0]!r}; known: {', '.join(peers)}.")
+        return found
+
+    parser.add_argument("--peers", type=names, default=peers, help="names joined by commas")
 
 
 def note(text: str) -> None:
