@@ -26,8 +26,9 @@ def verdict(difference: Difference, better: str, significance: float = SIGNIFICA
 
     Both must agree that it is not chance: p is below ``significance``, and the interval lies on one
     side of 0. They come from different approximations and may contradict each other at the border
-    or with few rows; then it is unclear. So is what is smaller than ``ROUNDING``, however regular. Each difference is judged by itself: of many pairs of arms
-    that are alike, a share ``significance`` is called different.
+    or with few rows; then it is unclear. So is what is smaller than ``ROUNDING``, however regular.
+    Each difference is judged by itself: of many pairs of arms that are alike, a share
+    ``significance`` is called different.
 
     Args:
       better: ``"higher"`` | ``"lower"``, the metric's.
