@@ -53,14 +53,14 @@ def started(
     count: int = 2,
     come: int | None = None,
     each: Callable[[int], list[str]] = lambda host: [],
-    program: tuple[str, ...] = ("-m", "sft"),
+    program: tuple[str, ...] = (sys.executable, "-m", "sft"),
     **environment: str,
 ) -> Iterator[Hosts]:
     """Starts ``come`` of ``count`` processes with one device each; kills what is left of them.
 
     Args:
       each: words of the command line for one host only.
-      program: what Python runs.
+      program: what runs the command.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shared = {
@@ -78,7 +78,7 @@ def started(
             ):
                 line = project.words(command, workdir, *words, *each(host))
                 process = subprocess.Popen(
-                    [sys.executable, *program, *line],
+                    [*program, *line],
                     cwd=tiny_run.ROOT,
                     env=os.environ | shared | {"SFT_PROCESS": str(host)} | environment,
                     stdout=out,
