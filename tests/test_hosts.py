@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import signal
-import sys
 
 import hosts_run
 import jax
@@ -123,7 +122,7 @@ def test_killed_while_saving_goes_on_from_the_last_whole_checkpoint(shared, two,
         run,
         "--config.train.save_every=3",
         folder=tmp_path / "killed",
-        program=(sys.executable, "tests/killing.py"),
+        program=("tests/killing.py",),
         KILL_STEP="12",
         KILL_HOST=host,
     )

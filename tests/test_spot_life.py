@@ -1,7 +1,7 @@
 """The life of a run on spot machines: hosts are taken away, a launcher starts them again.
 
-Every host runs ``tpu/host.sh`` with the real command. The launcher is a stand-in for managed jobs of
-SkyPilot: it starts all hosts again when they end with 42 (``recover_on_exit_codes``) or when a
+Every host runs ``tpu/host.sh`` with the real command. The launcher is a stand-in for managed jobs
+of SkyPilot: it starts all hosts again when they end with 42 (``recover_on_exit_codes``) or when a
 machine is lost, and after no other end.
 """
 
@@ -48,7 +48,7 @@ def job(tmp_path_factory):
     script = ("bash", f"{root}/tpu/host.sh")
     subprocess.run([*script, "install"], env=os.environ | environment, check=True)
     words = ("--config.mesh.platform=cpu", "--config.train.save_every=3")
-    return functools.partial(launched, words=words, program=script, SLOW_BATCHES="1", **environment)
+    return functools.partial(launched, words=words, script=script, SLOW_BATCHES="1", **environment)
 
 
 def launched(
