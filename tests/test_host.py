@@ -217,7 +217,8 @@ def test_a_signal_reaches_training(host):
 
 
 def test_without_words_it_says_how_it_is_called(host):
-    run = host.run()
+    line = ["bash", "repo/tpu/host.sh"]
+    run = subprocess.run(line, env=BARE, cwd=host.root, capture_output=True, text=True)
     assert run.returncode == 2 and "bash tpu/host.sh install" in run.stderr
     assert host.calls_of_uv == []
 

@@ -12,7 +12,7 @@
 # Environment: SFT_EXTRAS = extras to install (tpu; empty = none); SFT_ANY_REGION=1 = a bucket far
 # from the TPU is meant. TPU_SKIP_MDS_QUERY must not be set: hosts find one another by what it stops.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 # True for the commands that run a model: the others leave the TPU to those.
 runs_a_model() {
@@ -44,7 +44,7 @@ install() {
 }
 
 if (($# == 0)); then
-  sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,/^set /s/^# \{0,1\}//p' tpu/host.sh >&2
   exit 2
 fi
 if [[ -n ${TPU_SKIP_MDS_QUERY:-} ]]; then
