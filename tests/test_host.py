@@ -258,7 +258,7 @@ sys.exit(preflight.main(sys.argv[1:], preflight.Machine(**options)))
 def test_a_preflight_without_findings_starts_training(checked):
     run = checked.run("train")
     assert run.returncode == 0, run.stderr
-    assert "preflight" not in run.stderr and checked.call is not None
+    assert "preflight: " not in run.stderr and checked.call is not None
 
 
 def test_no_tpu_as_it_is(tmp_path):
