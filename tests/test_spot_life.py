@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 LOST = -signal.SIGKILL
 UV = """
 case "$1" in --version) echo "uv 0.9.1"; exit ;; esac
+if [[ -e $UV_PROJECT_ENVIRONMENT ]]; then exit 3; fi
 mkdir -p "$UV_PROJECT_ENVIRONMENT/bin"
 printf '#!/bin/bash\\nexec "{python}" "$@"\\n' >"$UV_PROJECT_ENVIRONMENT/bin/python"
 chmod +x "$UV_PROJECT_ENVIRONMENT/bin/python"
@@ -41,7 +42,9 @@ chmod +x "$UV_PROJECT_ENVIRONMENT/bin/python"
 def job(tmp_path_factory):
     """Starts hosts on a checkout where the installation is this environment."""
     root = tmp_path_factory.mktemp("checkout")
-    for name in ("tpu", "scripts", "sft", "uv.lock", "pyproject.toml"):
+    for name in ("tpu", "scripts"):  # not as links, which would lead to the real environment
+        shutil.copytree(tiny_run.ROOT / name, root / name)
+    for name in ("sft", "uv.lock", "pyproject.toml"):
         (root / name).symlink_to(tiny_run.ROOT / name)
     program(root / "bin/uv", UV.format(python=sys.executable))
     environment = {"PATH": f"{root}/bin:{os.environ['PATH']}", "SFT_EXTRAS": ""}

@@ -74,7 +74,7 @@ def check(words: Sequence[str], machine: Machine) -> Iterator[Finding]:
     local = [Path(workdir)] if workdir and "://" not in workdir else []
     yield from disk([*machine.disks, Path.home() / ".cache", *local], machine.disk)
     if workdir.startswith("gs://"):
-        yield from bucket(workdir, bool(os.environ.get("SFT_ANY_REGION")))
+        yield from bucket(workdir, os.environ.get("SFT_ANY_REGION") == "1")
 
 
 def value(words: Sequence[str], name: str) -> str | None:
