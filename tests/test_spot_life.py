@@ -144,8 +144,10 @@ class Disk:
         return subprocess.run(line, capture_output=True).returncode == 0
 
     def fill(self) -> None:
-        """Leaves 8 KiB."""
-        assert self.mount("-o", f"remount,size={shutil.disk_usage(self.path).used + 8192}")
+        """Leaves 8 KiB; asked again where more has been written in between."""
+        end = time.monotonic() + 60
+        while not self.mount("-o", f"remount,size={shutil.disk_usage(self.path).used + 8192}"):
+            assert time.monotonic() < end
 
     def free(self) -> None:
         assert self.mount("-o", "remount,size=8g")
