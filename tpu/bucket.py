@@ -89,7 +89,7 @@ def metadata(path: str) -> str:
     )
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(request, timeout=3) as answer:
+        with direct.open(request, timeout=10) as answer:
             return answer.read().decode().strip()
     except OSError:
         return ""
