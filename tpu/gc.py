@@ -91,7 +91,7 @@ def collect(
             if go and not each.is_left:
                 _delete(tpus, each)
     except exceptions.GoogleAPICallError as error:
-        raise UserError(f"Cloud TPU API: {error.code}: {error.message}") from None
+        raise UserError(f"Cloud TPU API: {error}") from None
     count = sum(not each.is_left for each in found)
     print(f"{len(found)} with the label {LABEL}; {count} {'deleted' if go else 'to delete'}.")
     if count and not go:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from typing import Any
@@ -107,7 +108,7 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 def steps(job: Job) -> list[Step]:
     """One command, for the file that ``write`` writes."""
-    file = str((FOLDER / f"{job.name}.yaml").relative_to(ROOT))
+    file = os.path.relpath(FOLDER / f"{job.name}.yaml", ROOT)
     launch = ("sky", "jobs", "launch", "--yes", "--detach-run", f"--name={job.name}", file)
     return [Step("queue it", launch)]
 
@@ -158,11 +159,19 @@ def unfinished(seconds: float = 300) -> tuple[set[str] | None, str]:
                 "sky's controller sleeps or is unknown here; sky jobs queue --refresh wakes it",
             )
         return None, f"sky jobs queue ended with {run.returncode}: {said[-300:]}"
-    try:
-        # A server that had to be started first says so in front of it.
-        rows = json.loads(run.stdout[run.stdout.index("[\n" if "[\n" in run.stdout else "[]") :])
-        return {row["job_name"] for row in rows} | {
-            row["task_name"] for row in rows if row.get("task_name")
-        }, ""
-    except (ValueError, KeyError, TypeError):
+    rows = _rows(run.stdout)
+    if rows is None:
         return None, f"sky jobs queue gave no list of jobs: {run.stdout[:200]!r}"
+    return {row[key] for row in rows for key in ("job_name", "task_name") if row.get(key)}, ""
+
+
+def _rows(text: str) -> list[dict] | None:
+    """The list in what sky prints: a server that had to be started first says so in front."""
+    for start in re.finditer(r"^\[", text, re.MULTILINE):
+        try:
+            rows, _ = json.JSONDecoder().raw_decode(text, start.start())
+        except ValueError:
+            continue
+        if all(isinstance(row, dict) for row in rows):
+            return rows
+    return None
