@@ -178,7 +178,9 @@ def test_pure_modules_stay_pure(module):
         assert not called & {"open", "print", "input"}
 
 
-@pytest.mark.parametrize("path", SOURCES + SCRIPTS + TESTS + TPU, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", SOURCES + SCRIPTS + TESTS + TPU, ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_files_and_functions_are_short(path):
     assert path.name != "utils.py"
     assert len(path.read_text().splitlines()) <= 300
