@@ -229,7 +229,7 @@ def test_an_environment_of_another_name_is_its_own(machine):
 
 MAIN = "-m not slow and not beam and not cloud"
 ON_BEAM, ON_CLOUD = "-qq -m beam and not slow", "-qq -m cloud and not slow"
-ABREAST = " --numprocesses auto --maxprocesses 4 --dist loadfile"
+ABREAST = " --numprocesses auto --maxprocesses 4 --dist loadfile --durations=15"
 ALL_SLOW = f"-m not beam and not cloud{ABREAST} -x"
 
 
