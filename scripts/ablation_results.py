@@ -150,7 +150,7 @@ def table(ablation: Ablation) -> str:
             cells = [*[name] * several, *(f"`{_short(line[k])}`" for k in ablation.knobs)]
             cells.append(line["seeds"].replace(" ", ", "))
             cells += [cell for metric in SHOWN for cell in _cells(row.get(metric))]
-            out.append("| " + " | ".join(cells) + " |")
+            out.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(out) + "\n"
 
 

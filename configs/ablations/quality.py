@@ -5,7 +5,9 @@ Gemini: a best-practices guide, 2025). A wrong answer is another row's.
 
     sft sweep --config=configs/ablations/quality.py --workdir=runs/ablations/quality
 
-Found: not run yet.
+Found: as claimed for the loss (0.078 clean, 0.121 and 0.133 with 10 and 30 % wrong), while wrong
+answers cost few right ones at such a size (71 and 75 of 78 %, within chance). 1,000 rows with 30 %
+wrong, five times the steps, are as good as 200 clean ones and no better. One seed.
 """
 
 from sft.config import load
