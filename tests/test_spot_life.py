@@ -38,8 +38,16 @@ chmod +x "$UV_PROJECT_ENVIRONMENT/bin/python"
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def login():
+    """JAX sets this in a process that has libtpu and no TPU, which a launcher is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
+def job(login, tmp_path_factory):
     """Starts hosts on a checkout where the installation is this environment."""
     root = tmp_path_factory.mktemp("checkout")
     for name in ("tpu", "scripts"):  # not as links, which would lead to the real environment
