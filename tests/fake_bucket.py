@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import gcsfs
 import pytest
 from etils.epath import backend
-from orbax.checkpoint._src.path import gcs_utils
 
 NAME = "bucket"
 Answer = tuple[int, bytes, dict[str, str]]
@@ -283,4 +283,5 @@ def bucket(server):
 def _forget() -> None:
     backend.fsspec_backend._get_filesystem.cache_clear()
     gcsfs.GCSFileSystem.clear_instance_cache()
-    gcs_utils.get_bucket.cache_clear()
+    if utils := sys.modules.get("orbax.checkpoint._src.path.gcs_utils"):
+        utils.get_bucket.cache_clear()
