@@ -11,7 +11,7 @@ import re
 from pathlib import PurePath
 
 SCHEME = "gs://"
-_CLIENTS = ("gcsfs", "google", "aiohttp", "requests", "urllib3", "fsspec")
+_CLIENTS = ("gcsfs.", "google.api_core.", "google.auth.", "google.cloud.", "aiohttp.", "requests.")
 _TENSORSTORE = re.compile(r"gs://|storage/v1/|GCS|http request", re.IGNORECASE)
 
 
@@ -25,10 +25,9 @@ def said(error: BaseException) -> str | None:
     seen: BaseException | None = error
     while seen is not None:
         text = " ".join(str(seen).split())
-        module = type(seen).__module__.partition(".")[0]
         # gcsfs raises bare OSErrors, which the operating system never does.
         bare = isinstance(seen, OSError) and seen.errno is None
-        if module in _CLIENTS or bare or _TENSORSTORE.search(text):
+        if f"{type(seen).__module__}.".startswith(_CLIENTS) or bare or _TENSORSTORE.search(text):
             return _clear(text, type(seen).__name__)
         seen = seen.__cause__
     return None

@@ -23,6 +23,8 @@ from sft.workdir import path_of
 if TYPE_CHECKING:
     from google.cloud.storage import Blob
 
+RETRY = 30.0  # seconds for which a bucket that refuses for the moment is asked again
+
 
 class _Lock:
     """The object, and this process as who holds it or wants to."""
@@ -31,8 +33,7 @@ class _Lock:
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         self._blob, self._path = blob, path
-        # Of one request, and of one that is tried again.
-        self._limits = {"timeout": 10.0, "retry": DEFAULT_RETRY.with_timeout(lock.PATIENCE)}
+        self._limits = {"timeout": 10.0, "retry": DEFAULT_RETRY.with_timeout(RETRY)}
         self._id = uuid.uuid4().hex
         self._generation = 0
         self._beats = 0
@@ -138,9 +139,10 @@ def _taken(workdir: str) -> _Lock:
     name, _, inside = str(path).removeprefix(bucket.SCHEME).partition("/")
     try:
         from google.cloud import storage
+        from google.cloud.storage.retry import DEFAULT_RETRY
 
         # Orbax asks for the bucket too, when it removes a checkpoint.
-        found = storage.Client().get_bucket(name)
+        found = storage.Client().get_bucket(name, retry=DEFAULT_RETRY.with_timeout(RETRY))
         ours = _Lock(found.blob(inside), path)
         ours.take()
     except UserError:

@@ -70,7 +70,8 @@ def main(argv: list[str]) -> int:
                 file=sys.stderr,
             )
             return BAD_INPUT
-        if any(bucket.SCHEME in word for word in words) and (said := bucket.said(error)):
+        is_there = any(bucket.holds(word.removeprefix("--workdir=")) for word in words)
+        if is_there and (said := bucket.said(error)):
             print(f"sft: the bucket refuses: {said}.", file=sys.stderr)
             return BAD_INPUT
         traceback.print_exc()

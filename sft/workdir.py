@@ -131,7 +131,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes the whole file or nothing; see ``write_bytes``."""
-    _write(path, lambda file: file.write_text(text))
+    if bucket.holds(path):
+        write_bytes(path, text.encode())
+    else:
+        _replace(path, lambda file: file.write_text(text))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -140,19 +143,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
       UserError: the disk or the bucket refuses.
     """
-    _write(path, lambda file: file.write_bytes(content))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    if bucket.holds(path):
-        try:
-            write(path)
-        except Exception as error:  # each client has its own
-            said = bucket.said(error)
-            if said is None:
-                raise
-            raise UserError(f"{path}: cannot be written ({said}).") from None
+    if not bucket.holds(path):
+        _replace(path, lambda file: file.write_bytes(content))
         return
+    try:
+        path.write_bytes(content)
+    except Exception as error:
+        said = bucket.said(error)
+        if said is None:
+            raise
+        raise UserError(f"{path}: cannot be written ({said}).") from None
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,6 @@ def test_who_ends_while_it_is_watched_is_followed_at_once(bucket, monkeypatch):
 def test_of_two_that_follow_a_dead_one_one_gets_it(bucket, monkeypatch):
     """Both have seen it silent; the object's generation decides."""
     left_by_another(bucket)
-    other = bucket_lock._taken
     silent = bucket_lock._Lock._silent
 
     def overtaken(self, found, generation):
@@ -111,7 +110,7 @@ def test_of_two_that_follow_a_dead_one_one_gets_it(bucket, monkeypatch):
         return generation
 
     monkeypatch.setattr(bucket_lock._Lock, "_silent", overtaken)
-    ours = other(RUN)  # the second look finds nobody alive either
+    ours = bucket_lock._taken(RUN)  # the second look finds nobody alive either
     assert json.loads(bucket.text("run/lock"))["process"] == os.getpid()
     ours.release()
     assert [what for what, _ in bucket.log] == ["put", "put", "put", "delete"]
@@ -153,7 +152,8 @@ def test_an_answer_that_is_lost_changes_nothing(bucket):
         (503, "503"),
     ],
 )
-def test_a_bucket_that_refuses(bucket, code, said):
+def test_a_bucket_that_refuses(bucket, monkeypatch, code, said):
+    monkeypatch.setattr(bucket_lock, "RETRY", 2.0)
     bucket.refuses = lambda method, address: code
     with pytest.raises(UserError, match=rf"^--workdir={RUN}: ") as caught:
         take()

@@ -37,6 +37,8 @@ def traced(batches: Iterable[Batch], workdir: str) -> Iterator[Batch]:
     finally:
         if is_on:
             _stop(directory, target)
+        if bucket.holds(target):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _stop(directory: str, target: Path) -> None:
@@ -44,4 +46,3 @@ def _stop(directory: str, target: Path) -> None:
     if bucket.holds(target):
         for file in (file for file in Path(directory).rglob("*") if file.is_file()):
             write_bytes(target / file.relative_to(directory), file.read_bytes())
-        shutil.rmtree(directory)
