@@ -134,10 +134,12 @@ def test_on_a_tpu_vm_the_others_are_asked_for_also_where_there_are_none(
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     settings = config.default()
     settings.mesh.platform = platform
-    before = jax.config.jax_platforms
+    names = ("jax_platforms", "jax_cpu_collectives_implementation")
+    before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_platforms", "tpu,cpu")
     try:
         assert coordinator.join(settings) == coordinator.ALONE
     finally:
-        jax.config.update("jax_platforms", before)
+        for name, value in before.items():
+            jax.config.update(name, value)
     assert len(asked) == asks
