@@ -26,7 +26,7 @@ def said(error: BaseException) -> str | None:
     while seen is not None:
         text = " ".join(str(seen).split())
         # gcsfs raises bare OSErrors, which the operating system never does.
-        bare = isinstance(seen, OSError) and seen.errno is None
+        bare = type(seen) in (OSError, FileNotFoundError, FileExistsError) and seen.errno is None
         if f"{type(seen).__module__}.".startswith(_CLIENTS) or bare or _TENSORSTORE.search(text):
             return _clear(text, type(seen).__name__)
         seen = seen.__cause__
@@ -35,6 +35,8 @@ def said(error: BaseException) -> str | None:
 
 def _clear(text: str, name: str) -> str:
     short = re.sub(r"https?://\S+?/storage/v1/", "", text)[:300].rstrip(" .") or name
+    if name == "FileNotFoundError":
+        return f"no such bucket or object: {short}"
     if re.search(r"\b40[13]\b|forbidden|permission|credential", short, re.IGNORECASE):
         return (
             f"{short}. Its service account needs to list, read, write and delete objects there "
