@@ -12,6 +12,7 @@ from pathlib import PurePath
 
 SCHEME = "gs://"
 _CLIENTS = ("gcsfs.", "google.api_core.", "google.auth.", "google.cloud.", "aiohttp.", "requests.")
+_BARE = (OSError, FileNotFoundError, FileExistsError)
 _TENSORSTORE = re.compile(r"gs://|storage/v1/|GCS|http request", re.IGNORECASE)
 
 
@@ -25,8 +26,8 @@ def said(error: BaseException) -> str | None:
     seen: BaseException | None = error
     while seen is not None:
         text = " ".join(str(seen).split())
-        # gcsfs raises bare OSErrors, which the operating system never does.
-        bare = type(seen) in (OSError, FileNotFoundError, FileExistsError) and seen.errno is None
+        # gcsfs raises OSErrors without a number, which the operating system never does.
+        bare = isinstance(seen, OSError) and seen.errno is None and type(seen) in _BARE
         if f"{type(seen).__module__}.".startswith(_CLIENTS) or bare or _TENSORSTORE.search(text):
             return _clear(text, type(seen).__name__)
         seen = seen.__cause__
