@@ -4,5 +4,3 @@ __version__ = "0.1.0"
 
 # epath then reads gs:// through gcsfs; TensorFlow takes 13 s to import and logs while it does.
 os.environ.setdefault("EPATH_USE_TF", "0")
-# TensorStore and other hosts write there too: what gcsfs has listed once would be out of date.
-os.environ.setdefault("FSSPEC_GCS", '{"use_listings_cache": false}')

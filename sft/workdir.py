@@ -48,7 +48,10 @@ def path_of(workdir: str | Path) -> Path:
     if not bucket.holds(text) or not name or not inside.strip("/"):
         raise UserError(f"{text}: expected a local path, or gs://BUCKET/NAME.")
     from etils import epath
+    from fsspec.config import conf
 
+    # TensorStore and other hosts write there too: what gcsfs has listed once is soon out of date.
+    conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     return cast(Path, epath.Path(text.rstrip("/")))
 
 

@@ -25,9 +25,8 @@ def test_rows_are_sent_at_sync_and_at_the_end(bucket):
     writer.write("train", 1, 0.5, loss=2.0)
     writer.sync()
     assert rows(bucket) == [1]
-    before = list(bucket.log)
     writer.sync()
-    assert bucket.log == before  # nothing new, nothing sent
+    assert bucket.log.count(("put", "run/metrics.jsonl")) == 1  # nothing new, nothing sent
     writer.write("train", 2, 1.0, loss=1.0)
     assert rows(bucket) == [1]
     writer.close()

@@ -46,7 +46,9 @@ class MetricsLog:
             self._mirror.changed()
 
     def sync(self) -> None:
-        """Returns when all rows so far are in the run directory: before a checkpoint may be.
+        """Returns when all rows so far are in ``metrics.jsonl``: before their checkpoint may be.
+
+        TensorBoard's file may lack the newest until the next time.
 
         Raises:
           UserError: the bucket refuses.
