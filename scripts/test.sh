@@ -31,7 +31,7 @@ parallel=()
 if [[ $is_whole == 1 ]]; then
   beam=1
   # Compilers and Python use one core each. A file's tests share what its fixtures have made.
-  parallel=(--numprocesses auto --maxprocesses 4 --dist loadfile)
+  parallel=(--numprocesses auto --maxprocesses 4 --dist loadfile --durations=15)
 fi
 
 # shellcheck source=scripts/env.sh

@@ -1,17 +1,27 @@
-"""A bucket on localhost that answers what gcsfs asks when it reads: list, stat, get."""
+"""A bucket on localhost that answers what gcsfs asks: list, stat, get, put, delete."""
 
 import contextlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
 @contextlib.contextmanager
-def serve(objects: dict[str, bytes], bucket: str = "bucket") -> Iterator[str]:
-    """Yields the address for ``STORAGE_EMULATOR_HOST``; keys of ``objects`` are names in it."""
+def serve(
+    objects: dict[str, bytes],
+    bucket: str = "bucket",
+    facts: dict | None = None,
+    refused: Collection[str] = (),
+) -> Iterator[str]:
+    """Yields the address for ``STORAGE_EMULATOR_HOST``; keys of ``objects`` are names in it.
+
+    Args:
+      facts: of the bucket, such as its location; ``None`` = none that one may see.
+      refused: methods, as in ``DELETE``, that the caller may not use on objects.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -19,6 +29,8 @@ def serve(objects: dict[str, bytes], bucket: str = "bucket") -> Iterator[str]:
         def do_GET(self):
             url = urlsplit(self.path)
             query = parse_qs(url.query)
+            if url.path == f"/storage/v1/b/{bucket}":
+                return self.answer(200, json.dumps(facts).encode()) if facts else self.refuse()
             found = re.fullmatch(rf"/(?:download/)?storage/v1/b/{bucket}/o(?:/(.+))?", url.path)
             if found and found[1] is None:
                 prefix = query.get("prefix", [""])[0]
@@ -27,11 +39,34 @@ def serve(objects: dict[str, bytes], bucket: str = "bucket") -> Iterator[str]:
             name = unquote(found[1]) if found else None
             if name not in objects:
                 return self.answer(404, b'{"error": {"code": 404, "message": "not found"}}')
+            if "GET" in refused:
+                return self.refuse()
             if query.get("alt") != ["media"]:
                 return self.answer(200, json.dumps(describe(name)).encode())
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "bytes=0-")
             first, last = int(wanted[1]), int(wanted[2] or len(objects[name]))
             return self.answer(206, objects[name][first : last + 1])
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if urlsplit(self.path).path != f"/upload/storage/v1/b/{bucket}/o":
+                return self.answer(404, b'{"error": {"code": 404, "message": "no such bucket"}}')
+            if "POST" in refused:
+                return self.refuse()
+            _, described, content = body.split(b"\n\n", 2)  # of one multipart message
+            name = json.loads(described.partition(b"\n")[0])["name"]
+            objects[name] = content.removesuffix(b"\n--==0==--")
+            return self.answer(200, json.dumps(describe(name)).encode())
+
+        def do_DELETE(self):
+            if "DELETE" in refused:
+                return self.refuse()
+            name = unquote(urlsplit(self.path).path).removeprefix(f"/storage/v1/b/{bucket}/o/")
+            return self.answer(204 if objects.pop(name, None) is not None else 404, b"")
+
+        def refuse(self):
+            text = "the caller does not have storage.objects access"
+            return self.answer(403, json.dumps({"error": {"code": 403, "message": text}}).encode())
 
         def answer(self, code: int, body: bytes) -> None:
             self.send_response(code)

@@ -54,6 +54,7 @@ def started(
     come: int | None = None,
     each: Callable[[int], list[str]] = lambda host: [],
     program: tuple[str, ...] = ("-m", "sft"),
+    script: tuple[str, ...] = (),
     **environment: str,
 ) -> Iterator[Hosts]:
     """Starts ``come`` of ``count`` processes with one device each; kills what is left of them.
@@ -61,6 +62,7 @@ def started(
     Args:
       each: words of the command line for one host only.
       program: what Python runs.
+      script: what runs the command instead of Python.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shared = {
@@ -78,7 +80,7 @@ def started(
             ):
                 line = project.words(command, workdir, *words, *each(host))
                 process = subprocess.Popen(
-                    [sys.executable, *program, *line],
+                    [*(script or (sys.executable, *program)), *line],
                     cwd=tiny_run.ROOT,
                     env=os.environ | shared | {"SFT_PROCESS": str(host)} | environment,
                     stdout=out,

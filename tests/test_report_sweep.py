@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import scipy.stats
-from run_directory import write_json
+from run_directory import metrics, write_json, write_lines
 from test_report import edit, parse
 from test_report_seeds import seeded
 
@@ -133,6 +133,38 @@ def test_other_test_data_are_not_mixed(workdir):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:60]))
     with pytest.raises(UserError, match="not scored on the same test data"):
         sweep.load(workdir)
+
+
+def test_settings_that_changed_nothing_are_named(workdir):
+    names = [f"learning_rate={rate},seed={seed}" for rate in RATES for seed in range(3)]
+    same = sweep.load(workdir).ignored
+    assert len(same) == 8 and same[0] == (
+        f"{names[0]} and {names[1]} had the same loss at every step: seed changed nothing in "
+        "training."
+    )
+    assert "optim.learning_rate, seed changed nothing" in same[-1]
+    assert same[0] in html.render_sweep(sweep.load(workdir))
+    for i, name in enumerate(names):
+        rows = metrics()
+        for row in rows:
+            row["loss"] *= 1 + i / 100
+        write_lines(workdir / name / "metrics.jsonl", rows)
+    assert sweep.load(workdir).ignored == []
+    twin = workdir / names[-1]  # another seed, and scored otherwise
+    shutil.copy(workdir / names[0] / "metrics.jsonl", twin)
+    config = json.loads((workdir / names[0] / "config.json").read_text())
+    config["config"]["eval.max_new_tokens"] = 5
+    write_json(twin / "config.json", config)
+    assert sweep.load(workdir).ignored == []
+
+
+def test_a_point_that_a_search_stopped_is_told_apart(workdir):
+    path = workdir / "learning_rate=0.01,seed=2"
+    shutil.rmtree(path / "eval")
+    (path / "STOPPED").write_text("worse than half of the others at step 3")
+    found = sweep.load(workdir)
+    assert found.stopped == {path.name: "worse than half of the others at step 3"}
+    assert found.unfinished == [] and f"{path.name} was stopped: worse" in html.render_sweep(found)
 
 
 def test_nothing_scored_yet(workdir):

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci" / "run"]
+SCRIPTS = [
+    *sorted((ROOT / "scripts").rglob("*.sh")),
+    *(ROOT / "tpu").glob("*.sh"),
+    ROOT / ".ci" / "run",
+]
 WORKING = "exit 0"  # a Python that passes the check of env.sh
 BROKEN = "echo 'command not found in this version' >&2; exit 127"
 UV = """

@@ -79,5 +79,7 @@ def test_verdict(low, high, p, better, word):
 def test_verdict_knows_its_directions_and_level():
     found = Difference(0.2, 0.1, 0.3, 0.02)
     assert verdict(found, "higher", significance=0.01) == "unclear"
+    regular = Difference(8e-6, 7e-6, 9e-6, 0.0005)  # packed and unpacked, say
+    assert verdict(regular, "lower") == "unclear"
     with pytest.raises(ValueError, match="expected 'higher' or 'lower'"):
         verdict(found, "up")

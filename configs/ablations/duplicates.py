@@ -6,7 +6,9 @@ train_200_leaked 80 of 200 rows are the test set's.
 
     sft sweep --config=configs/ablations/duplicates.py --workdir=runs/ablations/duplicates
 
-Found: not run yet.
+Found: the leak flatters the loss (0.052 against 0.078) and perhaps the answers (84 % against 78).
+Rows twice cost little against 200 different ones, and are better than the same rows once: what is
+missing in runs this short is steps. So is what 12 steps without the leak got, 21 %: one seed.
 """
 
 from sft.config import load

@@ -5,7 +5,9 @@ best-practices guide, 2025). A multiplier of 1 is a rate of 1.8e-4 for the 270M 
 
     sft sweep --config=configs/ablations/guide_few.py --workdir=runs/ablations/guide_few
 
-Found: not run yet.
+Found: half of the guide's rate is better (76 % right against 64 %, loss 0.09 against 0.15), twice
+of it learns nothing, and a tenth gets as many right at a higher loss. The size matters little: 16
+is no worse than 4. One seed, one pass over 200 rows; the guide leaves the epochs to the default.
 """
 
 from sft.config import load

@@ -6,7 +6,9 @@ without (test_bare).
 
     sft sweep --config=configs/ablations/instruction.py --workdir=runs/ablations/instruction
 
-Found: not run yet.
+Found: no skew to see. Trained with it, 78 % right served with it and 80 % without; trained without
+it, 76 % and 75 %; nothing is significant. A form that never varies says nothing that training on
+answers does not. Without it the same rows are fewer tokens, and so 15 steps instead of 20.
 """
 
 from sft.config import load

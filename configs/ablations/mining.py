@@ -7,7 +7,8 @@ fine-tuning for Gemini: a best-practices guide, 2025). 100 of 1,000 rows, twice.
       --config.data.train=data/ablations/train_1000.jsonl
     sft sweep --config=configs/ablations/mining.py --workdir=runs/ablations/mining
 
-Found: not run yet.
+Found: not here. 73.1 % right with random rows, 72.5 % with the hardest, at the same loss; the base
+model fails on every row of this task, so that what it finds hardest is no other kind of row.
 """
 
 from sft.config import load

@@ -3,6 +3,7 @@
 import dataclasses
 
 SIGNIFICANT = 0.05
+ROUNDING = 1e-4  # nats, shares or points: less than two ways to compute the same differ by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +26,17 @@ def verdict(difference: Difference, better: str, significance: float = SIGNIFICA
 
     Both must agree that it is not chance: p is below ``significance``, and the interval lies on one
     side of 0. They come from different approximations and may contradict each other at the border
-    or with few rows; then it is unclear. Each difference is judged by itself: of many pairs of arms
-    that are alike, a share ``significance`` is called different.
+    or with few rows; then it is unclear. So is what is smaller than ``ROUNDING``, however regular.
+    Each difference is judged by itself: of many pairs of arms that are alike, a share
+    ``significance`` is called different.
 
     Args:
       better: ``"higher"`` | ``"lower"``, the metric's.
     """
     if better not in ("higher", "lower"):
         raise ValueError(f"better = {better!r}: expected 'higher' or 'lower'")
+    if abs(difference.value) < ROUNDING:
+        return "unclear"
     if not difference.p < significance or difference.low <= 0 <= difference.high:
         return "unclear"
     return "better" if (difference.low > 0) == (better == "higher") else "worse"
