@@ -102,15 +102,18 @@ class _Lock:
 
     def _read(self) -> tuple[dict[str, Any], int]:
         """Who holds it, and its generation; ``({}, 0)`` where nobody does."""
-        found = self._blob.bucket.get_blob(self._blob.name, **self._limits)
-        if found is None:
-            return {}, 0
-        with contextlib.suppress(Exception):  # replaced in between, or not ours
-            holder = json.loads(
-                found.download_as_bytes(if_generation_match=found.generation, **self._limits)
-            )
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        while found := self._blob.bucket.get_blob(self._blob.name, **self._limits):
+            seen = {"if_generation_match": found.generation}
+            try:
+                holder = json.loads(found.download_as_bytes(**seen, **self._limits))
+            except (NotFound, PreconditionFailed):  # replaced in between
+                continue
+            except ValueError:  # not ours
+                holder = {}
             return (holder if isinstance(holder, dict) else {}), found.generation
-        return {}, found.generation
+        return {}, 0
 
 
 @contextlib.contextmanager

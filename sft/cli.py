@@ -4,6 +4,7 @@ Nothing heavy is imported before the command is known.
 """
 
 import contextlib
+import dataclasses
 import errno
 import importlib
 import json
@@ -11,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from absl import flags
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from sft import bucket, errors
 from sft import config as configs
-from sft.commands import COMMANDS, FLAGS, RUNS, SWEEP, WORDS, Command, usage
+from sft.commands import COMMANDS, FLAGS, RUNS, SWEEP, WORDS, Command, Flag, usage
 from sft.config_check import validate
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
 
@@ -94,7 +95,7 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     given, rest = _flags(entry, argv[len(command.split()) :])
     values = {name: given[name].value for name in entry.flags if name in FLAGS}
     if SWEEP in entry.flags:
-        values[SWEEP], rest = _swept(rest)
+        values[SWEEP], rest = swept(rest)
     if WORDS in entry.flags:
         values[WORDS] = [f"--config={given.config}"] * bool(given.config) + rest
     if RUNS in entry.flags:
@@ -120,7 +121,7 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         from sft.workdir import stored_config
 
         config = stored_config(values["workdir"])
-    _override(config, rest)
+    override(config, rest)
     validate(config)
     more = [values[name] for name in entry.flags]
     arguments = [config, *more] if entry.has_config else more
@@ -130,10 +131,32 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
 
 def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str]]:
     """The values of this command's flags, and the words that are none of them."""
+    named = ("workdir" if name == RUNS else name for name in entry.flags)
+    table = {
+        name: dataclasses.replace(
+            FLAGS[name], default=entry.defaults.get(name, FLAGS[name].default)
+        )
+        for name in named
+        if name in FLAGS
+    }
+    table["json"] = Flag(bool, False, "", "machine-readable result")
+    return read_flags(table, words)
+
+
+def read_flags(
+    table: Mapping[str, Flag], words: list[str], program: str = "sft"
+) -> tuple[flags.FlagValues, list[str]]:
+    """The values of ``--config`` and the flags of ``table``, and the other words.
+
+    Args:
+      words: the first one is the program's name.
+
+    Raises:
+      UserError: a value of another type.
+    """
     given = flags.FlagValues()
     given.set_gnu_getopt(True)
     flags.DEFINE_string("config", None, "configuration file", flag_values=given)
-    flags.DEFINE_bool("json", False, "machine-readable result", flag_values=given)
     define: dict[type, Callable[..., Any]] = {
         str: flags.DEFINE_string,
         bool: flags.DEFINE_bool,
@@ -141,19 +164,16 @@ def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str
         float: flags.DEFINE_float,
         list: flags.DEFINE_list,
     }
-    named = ("workdir" if name == RUNS else name for name in entry.flags)
-    for name in (name for name in named if name in FLAGS):
-        flag = FLAGS[name]
-        default = entry.defaults.get(name, flag.default)
-        define[flag.kind](name, default, flag.text, flag_values=given)
+    for name, flag in table.items():
+        define[flag.kind](name, flag.default, flag.text, flag_values=given)
     try:
         _, *rest = given(words, known_only=True)
     except flags.Error as error:
-        raise UserError(f"{_line(error)}. See sft --help.") from None
+        raise UserError(f"{_line(error)}. See {program} --help.") from None
     return given, rest
 
 
-def _swept(words: list[str]) -> tuple[dict[str, str], list[str]]:
+def swept(words: list[str]) -> tuple[dict[str, str], list[str]]:
     """``{KEY: "A,B"}`` of each ``--sweep.KEY=A,B``, and the other words.
 
     Raises:
@@ -169,14 +189,19 @@ def _swept(words: list[str]) -> tuple[dict[str, str], list[str]]:
     return found, [word for word in words if not word.startswith("--sweep.")]
 
 
-def _override(config: ConfigDict, words: list[str]) -> None:
+def override(
+    config: ConfigDict,
+    words: list[str],
+    known_flags: Iterable[str] = ("json", *FLAGS),
+    program: str = "sft",
+) -> None:
     """Applies ``--config.KEY=VALUE``; nothing else may be left on the command line.
 
     Raises:
       UserError: naming the word, and the nearest key.
     """
     values = flags.FlagValues()
-    line = ["sft", *words]
+    line = [program, *words]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=line)
         _, *rest = values(line)
@@ -185,20 +210,22 @@ def _override(config: ConfigDict, words: list[str]) -> None:
         keys = [w[9:].partition("=")[0] for w in words if w.startswith("--config.")]
         wrong = next((key for key in keys if key not in known), None)
         if wrong is None:
-            raise UserError(f"{_line(error)}. See sft --help.") from None
+            raise UserError(f"{_line(error)}. See {program} --help.") from None
         hint = configs.nearest(wrong)
         raise UserError(f"--config.{wrong}: no such key.{hint} See sft/config.py.") from None
     except flags.UnrecognizedFlagError as error:
         name = error.flagname.partition(".")[0]
-        if name in FLAGS:
+        if program == "sft" and name in FLAGS:
             whose = ", ".join(f"sft {c}" for c, entry in COMMANDS.items() if name in entry.flags)
-            raise UserError(f"--{name} is of {whose} alone. See sft --help.") from None
-        hint = configs.nearest(name, ["config", "json", *FLAGS])
-        raise UserError(f"no flag --{error.flagname}.{hint} See sft --help.") from None
+            raise UserError(f"--{name} is of {whose} alone. See {program} --help.") from None
+        hint = configs.nearest(name, ["config", *known_flags])
+        raise UserError(f"no flag --{error.flagname}.{hint} See {program} --help.") from None
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(f"{_line(error)}. See sft --help.") from None
+        raise UserError(f"{_line(error)}. See {program} --help.") from None
     if rest:
-        raise UserError(f"unexpected {rest[0]!r}. Flags are written --name=value; see sft --help.")
+        raise UserError(
+            f"unexpected {rest[0]!r}. Flags are written --name=value; see {program} --help."
+        )
 
 
 def _line(error: Exception) -> str:

@@ -139,7 +139,7 @@ def test_the_files_are_read_back_as_the_same_conversations(shared, tmp_path, cap
     assert expected[0].group in {f"author{i}" for i in range(5)}
 
     advice = next(line for line in printed.splitlines() if line.startswith("next: "))
-    cli._override(config, [word for word in shlex.split(advice) if word.startswith("--config.")])
+    cli.override(config, [word for word in shlex.split(advice) if word.startswith("--config.")])
     validate(config)
     paths = {"train": config.data.train, "test": config.data.test}
     found = {}

@@ -227,33 +227,39 @@ def test_an_environment_of_another_name_is_its_own(machine):
     assert len(machine.calls()) == 2
 
 
-MAIN, ON_BEAM = "-m not slow and not beam", "-qq -m beam and not slow"
-ABREAST = " --numprocesses auto --maxprocesses 4 --dist loadfile"
+MAIN = "-m not slow and not beam and not cloud"
+ON_BEAM, ON_CLOUD = "-qq -m beam and not slow", "-qq -m cloud and not slow"
+ABREAST = " --numprocesses auto --maxprocesses 4 --dist loadfile --durations=15"
+ALL_SLOW = f"-m not beam and not cloud{ABREAST} -x"
 
 
 @pytest.mark.parametrize(
     ("arguments", "codes", "code", "calls"),
     [
-        ([], "0 0", 0, [MAIN + ABREAST, ON_BEAM + " B"]),
-        (["--slow", "-x"], "0 0", 0, [f"-m not beam{ABREAST} -x", "-qq -m beam -x B"]),
-        ([], "1 0", 1, [MAIN + ABREAST]),
-        ([], "0 1", 1, [MAIN + ABREAST, ON_BEAM + " B"]),
-        (["A", "-k", "x"], "0 0", 0, [MAIN + " A -k x"]),
-        (["-k", "x"], "5 0", 5, [MAIN + " -k x"]),
+        ([], "0 0 0", 0, [MAIN + ABREAST, ON_BEAM + " B", ON_CLOUD + " C"]),
+        (["--slow", "-x"], "0 0 0", 0, [ALL_SLOW, "-qq -m beam -x B", "-qq -m cloud -x C"]),
+        ([], "1 0 0", 1, [MAIN + ABREAST]),
+        ([], "0 1 0", 1, [MAIN + ABREAST, ON_BEAM + " B"]),
+        ([], "0 0 1", 1, [MAIN + ABREAST, ON_BEAM + " B", ON_CLOUD + " C"]),
+        (["A", "-k", "x"], "0", 0, [MAIN + " A -k x"]),
+        (["-k", "x"], "5", 5, [MAIN + " -k x"]),
         (["B::test"], "5 0", 0, [MAIN + " B::test", ON_BEAM + " B::test"]),
+        (["C::test"], "5 0", 0, [MAIN + " C::test", ON_CLOUD + " C::test"]),
         (["B", "A"], "0 5", 0, [MAIN + " B A", ON_BEAM + " B A"]),
+        (["B", "C"], "5 5 5", 5, [MAIN + " B C", ON_BEAM + " B C", ON_CLOUD + " B C"]),
     ],
 )
-def test_tests_on_beam_run_with_the_whole_suite_or_when_named(
+def test_tests_with_packages_of_their_own_run_with_the_whole_suite_or_when_named(
     tmp_path, arguments, codes, code, calls
 ):
-    """With stand-ins for the tools; ``A`` and ``B`` are test files, ``B`` one on Beam."""
-    files = {"A": "tests/test_a.py", "B": "tests/test_b.py"}
+    """With stand-ins for the tools; ``A`` to ``C`` are test files, ``B`` on Beam."""
+    files = {letter: f"tests/test_{letter.lower()}.py" for letter in "ABC"}
     for folder in ("scripts", "tests", "bin"):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "scripts" / "test.sh", tmp_path / "scripts")
     (tmp_path / files["A"]).write_text("")
     (tmp_path / files["B"]).write_text("pytestmark = pytest.mark.beam")
+    (tmp_path / files["C"]).write_text("pytestmark = pytest.mark.cloud")
     program(tmp_path / "scripts/env.sh", 'echo "${SFT_ENVIRONMENT-} $*" >>environments')
     for tool in ("ruff", "ty"):
         program(tmp_path / "bin" / tool, WORKING)
@@ -274,5 +280,9 @@ def test_tests_on_beam_run_with_the_whole_suite_or_when_named(
     assert run.returncode == code, run.stderr
     assert (tmp_path / "calls").read_text().splitlines() == [*map(named, calls)]
     main = " dev demo plan" if "--slow" in arguments else " dev demo"
-    environments = [main, ".venv-beam beam test"][: len(calls)]
+    environments = [main]
+    if any("-m beam" in call for call in calls):
+        environments += [".venv-beam beam test"]
+    if any("-m cloud" in call for call in calls):
+        environments += [".venv-xpk xpk", ".venv-cloud submit test"]
     assert (tmp_path / "environments").read_text().splitlines() == environments
