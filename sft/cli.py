@@ -18,8 +18,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from sft import bucket, errors
 from sft import config as configs
-from sft import errors
 from sft.commands import COMMANDS, FLAGS, RUNS, SWEEP, WORDS, Command, Flag, usage
 from sft.config_check import validate
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
@@ -71,6 +71,10 @@ def main(argv: list[str]) -> int:
                 file=sys.stderr,
             )
             return BAD_INPUT
+        is_there = any(bucket.holds(word.removeprefix("--workdir=")) for word in words)
+        if is_there and (said := bucket.said(error)):
+            print(f"sft: the bucket refuses: {said}.", file=sys.stderr)
+            return BAD_INPUT
         traceback.print_exc()
         print("sft: this is a bug.", file=sys.stderr)
         return BUG
@@ -101,6 +105,13 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     for name in entry.needs:
         if not values[name]:
             raise UserError(FLAGS["workdir" if name == RUNS else name].missing)
+    runs = values.get(RUNS) or [values.get("workdir") or ""]
+    for run in [run for run in runs if bucket.holds(run) and not entry.in_buckets]:
+        able = ", ".join(name for name, other in COMMANDS.items() if other.in_buckets)
+        raise UserError(
+            f"--workdir={run}: sft {command} works on a local directory alone; in a bucket do "
+            f"{able}. Copy the run: gcloud storage cp -r {run} runs"
+        )
     config = configs.default()
     if given.config is not None:
         config = configs.load(given.config)

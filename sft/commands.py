@@ -36,6 +36,7 @@ class Command:
       needs: those of them that must be given.
       defaults: where they are not the flag's own.
       has_config: whether ``main`` takes a configuration.
+      in_buckets: whether the run directory may be ``gs://…``.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Command:
     needs: tuple[str, ...] = ("workdir",)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     has_config: bool = True
+    in_buckets: bool = False
 
 
 WORDS = "words"  # the --config=FILE and --config.KEY=VALUE themselves
@@ -55,6 +57,7 @@ COMMANDS = {
         "audit the data sets: what would be trained on, and is it like what is served",
         "sft.data.main",
         ("workdir",),
+        in_buckets=True,
     ),
     "data mine": Command(
         "rank the training rows by how hard they are for a model; write subsets",
@@ -63,10 +66,16 @@ COMMANDS = {
         defaults={"checkpoint": "base"},
     ),
     "train": Command(
-        "tune, or continue a run; choose the best epoch", "sft.train.main", ("workdir", "profile")
+        "tune, or continue a run; choose the best epoch",
+        "sft.train.main",
+        ("workdir", "profile"),
+        in_buckets=True,
     ),
     "eval": Command(
-        "score the base model or a checkpoint on the test set", "sft.eval.main", OF_ARM
+        "score the base model or a checkpoint on the test set",
+        "sft.eval.main",
+        OF_ARM,
+        in_buckets=True,
     ),
     "eval suite": Command(
         "success, failure and boundary cases: pass rates, base against tuned",
@@ -94,11 +103,13 @@ COMMANDS = {
         "sft.plan.main",
         ("slice", "workdir", "trained_share"),
         needs=("slice",),
+        in_buckets=True,
     ),
     "recommend": Command(
         "epochs, learning rate and adapter size to start from, for what sft data has counted",
         "sft.tune.recommend",
         ("workdir", "modality", "slice"),
+        in_buckets=True,
     ),
     "sweep": Command(
         "train and score a run for every combination of --sweep.KEY=A,B, point of a file, or trial",
@@ -111,11 +122,14 @@ COMMANDS = {
         (RUNS, "out"),
         needs=(RUNS,),
         has_config=False,
+        in_buckets=True,
     ),
 }
 
 FLAGS = {
-    "workdir": Flag(str, "", "DIR", "the run directory", "--workdir=DIR is missing."),
+    "workdir": Flag(
+        str, "", "DIR", "the run directory; may be gs://BUCKET/DIR", "--workdir=DIR is missing."
+    ),
     "checkpoint": Flag(
         str, "best", "WHICH", "base, best, latest or a step; best if not given, data mine: base"
     ),

@@ -3,6 +3,7 @@
 The operating system holds it (``flock``) and lets go when the process ends, in any way. Whether
 another machine sees that depends on the file system. So the holder also writes into the file every
 few seconds, and who finds the name of another machine there watches for that before taking it.
+In a bucket there is nothing else to go by: see ``sft.bucket_lock``.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
-from sft import hosts
+from sft import bucket, hosts
 from sft.errors import UserError
 
 BEAT = 5.0  # seconds between signs of life
@@ -33,6 +34,12 @@ def held(workdir: str) -> Generator[None]:
     """
     if not hosts.is_first():
         yield
+        return
+    if bucket.holds(workdir):
+        from sft import bucket_lock  # it imports this module
+
+        with bucket_lock.held(workdir):
+            yield
         return
     path = Path(workdir) / "lock"
     try:
@@ -75,7 +82,7 @@ def _lock(file: IO[str], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _held(path, _read(file)) from None
+        raise taken(path, _read(file)) from None
     except OSError:  # a file system without locks: the signs of life are what there is
         pass
 
@@ -87,12 +94,9 @@ def _watch_stranger(file: IO[str], path: Path) -> None:
       UserError: there is one.
     """
     first = _read(file)
-    if not first or first.get("machine") == _machine():
+    if not first or first.get("machine") == machine():
         return  # released, or of a dead process: the operating system gave us the lock
-    print(
-        f"{path}: left by {_name(first)}. Looking for {PATIENCE:.0f} s whether it is alive.",
-        file=sys.stderr,
-    )
+    say_watching(path, first)
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         time.sleep(min(BEAT, PATIENCE) / 5)
@@ -102,17 +106,27 @@ def _watch_stranger(file: IO[str], path: Path) -> None:
         except FileNotFoundError:
             return  # it has just ended
         if alive:
-            raise _held(path, first)
+            raise taken(path, first)
 
 
-def _held(path: Path, holder: dict[str, Any]) -> UserError:
+def say_watching(path: Path, holder: dict[str, Any]) -> None:
+    """Why nothing happens for a while."""
+    print(
+        f"{path}: left by {name_of(holder)}. Looking for {PATIENCE:.0f} s whether it is alive.",
+        file=sys.stderr,
+    )
+
+
+def taken(path: Path, holder: dict[str, Any]) -> UserError:
+    """What to tell who finds the lock held."""
     return UserError(
-        f"{path}: {_name(holder)} is at work in this directory. Wait for it, stop it, or choose "
+        f"{path}: {name_of(holder)} is at work in this directory. Wait for it, stop it, or choose "
         "another --workdir."
     )
 
 
-def _name(holder: dict[str, Any]) -> str:
+def name_of(holder: dict[str, Any]) -> str:
+    """A holder, for a person."""
     return f"process {holder.get('process', '?')} on {holder.get('host', '?')}"
 
 
@@ -126,10 +140,14 @@ def _read(file: IO[str]) -> dict[str, Any]:
 
 
 def _write(file: IO[str], beat: int) -> None:
-    holder = {"process": os.getpid(), "host": platform.node(), "machine": _machine(), "beat": beat}
     # Padded to one length and written at once: there is never half of it.
-    os.pwrite(file.fileno(), f"{json.dumps(holder):<400}\n".encode(), 0)
+    os.pwrite(file.fileno(), f"{json.dumps(ourselves(beat)):<400}\n".encode(), 0)
     os.ftruncate(file.fileno(), 401)
+
+
+def ourselves(beat: int) -> dict[str, Any]:
+    """This process as a holder; ``beat`` is its number of signs of life."""
+    return {"process": os.getpid(), "host": platform.node(), "machine": machine(), "beat": beat}
 
 
 def _beat(file: IO[str], ended: threading.Event) -> None:
@@ -140,7 +158,7 @@ def _beat(file: IO[str], ended: threading.Event) -> None:
             _write(file, beat)
 
 
-def _machine() -> str:
+def machine() -> str:
     """Unlike that of any other running system, and of this one after a restart."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{platform.node()} {boot.read_text().strip() if boot.exists() else ''}"

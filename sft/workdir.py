@@ -8,13 +8,14 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ml_collections import ConfigDict
 
+from sft import bucket, hosts
 from sft import config as configs
-from sft import hosts
 from sft.errors import UserError
 
 # Settings that change where or when something happens, never a number.
@@ -32,13 +33,35 @@ _PACKAGES = (
 )
 
 
+def path_of(workdir: str | Path) -> Path:
+    """The run directory, local or ``gs://bucket/run``. Every command gets it here.
+
+    Of a bucket it is one of epath, which has the methods of ``Path`` that are used on it.
+
+    Raises:
+      UserError: another kind of address, or a bucket without a name in it.
+    """
+    text = os.fspath(workdir)
+    if "://" not in text:
+        return Path(workdir)
+    name, _, inside = text.removeprefix(bucket.SCHEME).partition("/")
+    if not bucket.holds(text) or not name or not inside.strip("/"):
+        raise UserError(f"{text}: expected a local path, or gs://BUCKET/NAME.")
+    from etils import epath
+    from fsspec.config import conf
+
+    # TensorStore and other hosts write there too: what gcsfs has listed once is soon out of date.
+    conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+    return cast(Path, epath.Path(text.rstrip("/")))
+
+
 def prepare(config: ConfigDict, workdir: str) -> Path:
     """Makes the directory, or checks that it belongs to this configuration; the first host does.
 
     Raises:
       UserError: it was made by another configuration; names what differs. Not all hosts see it.
     """
-    path = Path(workdir)
+    path = path_of(workdir)
     with hosts.in_turn("workdir"):
         if hosts.is_first():
             _prepare(config, workdir, path)
@@ -59,10 +82,13 @@ def _prepare(config: ConfigDict, workdir: str, path: Path) -> None:
             )
         if not changed:
             return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir}: {error.strerror}. Choose another place.") from None
+    if not bucket.holds(path):  # which has no directories
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--workdir={workdir}: {error.strerror}. Choose another place."
+            ) from None
     write_json(stored, {"fingerprint": configs.fingerprint(config), "config": ours})
 
 
@@ -72,7 +98,7 @@ def stored_config(workdir: str) -> ConfigDict:
     Raises:
       UserError: there is none, or it is damaged.
     """
-    path = Path(workdir) / "config.json"
+    path = path_of(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path}: no run there. Give --config=FILE, or the --workdir of a run.")
     return configs.from_dict(_config(path))
@@ -107,15 +133,36 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the whole file or nothing: to a temporary name, then renamed.
+    """Writes the whole file or nothing; see ``write_bytes``."""
+    if bucket.holds(path):
+        write_bytes(path, text.encode())
+    else:
+        _replace(path, lambda file: file.write_text(text))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes the whole file or nothing: to a temporary name, then renamed; in a bucket at once.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: the disk or the bucket refuses.
     """
+    if not bucket.holds(path):
+        _replace(path, lambda file: file.write_bytes(content))
+        return
+    try:
+        path.write_bytes(content)
+    except Exception as error:
+        said = bucket.said(error)
+        if said is None:
+            raise
+        raise UserError(f"{path}: cannot be written ({said}).") from None
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
+        write(partial)
         os.replace(partial, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}).") from None

@@ -4,9 +4,11 @@ import concurrent.futures
 import importlib.util
 import threading
 
+import jax
 import pytest
+from jax._src import cloud_tpu_init
 
-from sft import coordinator
+from sft import config, coordinator
 from sft import hosts as hosts_lib
 
 
@@ -114,3 +116,30 @@ def test_alone_nothing_is_done(tmp_path):
     with hosts_lib.in_turn("data"):
         assert hosts_lib.is_first()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("platform", "asks"), [("", 1), ("tpu", 1), ("cpu", 0)])
+def test_on_a_tpu_vm_the_others_are_asked_for_also_where_there_are_none(
+    monkeypatch, platform, asks
+):
+    asked = []
+
+    def initialize(**arguments):
+        asked.append(arguments)
+        raise ValueError("coordinator_address should be defined.")
+
+    for name in coordinator.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cloud_tpu_init, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    settings = config.default()
+    settings.mesh.platform = platform
+    names = ("jax_platforms", "jax_cpu_collectives_implementation")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_platforms", "tpu,cpu")
+    try:
+        assert coordinator.join(settings) == coordinator.ALONE
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert len(asked) == asks

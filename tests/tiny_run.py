@@ -43,7 +43,8 @@ if os.environ.get("SLOW_BATCHES"):  # so that a signal finds the run at work
     from sft.data import pipeline
 
     make_batch = pipeline.make_batch
-    pipeline.make_batch = lambda *args: (time.sleep(0.15), make_batch(*args))[1]
+    pause = 0.15 * float(os.environ["SLOW_BATCHES"])
+    pipeline.make_batch = lambda *args: (time.sleep(pause), make_batch(*args))[1]
 
 
 def get_config():

@@ -59,7 +59,8 @@ def keep(
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
         for ending in (_RESULT, _PREDICTIONS):
-            shutil.copyfile(path / "eval" / f"{arm.name}.{name}{ending}", temporary / ending)
+            content = (path / "eval" / f"{arm.name}.{name}{ending}").read_bytes()
+            (temporary / ending).write_bytes(content)
         temporary.rename(folder)
     except OSError as error:  # also where another run has just kept the same
         if not folder.exists():

@@ -3,7 +3,6 @@
 JAX is imported only after the environment of a planning process is set: see ``compile.prepare``.
 """
 
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,7 +13,7 @@ from sft.model import specs
 from sft.plan import compile as compiling
 from sft.plan import report
 from sft.topology import Slice
-from sft.workdir import read_json
+from sft.workdir import path_of, read_json
 
 
 def main(
@@ -84,7 +83,7 @@ def _share(workdir: str, given: float | None) -> tuple[float, str]:
         if not 0 <= given <= 1:
             raise UserError(f"--trained_share={given}: expected a number from 0 to 1.")
         return given, "--trained_share"
-    path = Path(workdir) / "data" / "report.json"
+    path = path_of(workdir) / "data" / "report.json"
     if workdir and path.exists():
         train = read_json(path).get("sets", {}).get("train", {})
         if train.get("tokens"):

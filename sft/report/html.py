@@ -11,7 +11,7 @@ from sft.report import compare, findings, groups, plots, scores, suites, sweep
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Record, Run
 from sft.report.scores import Score
-from sft.workdir import write_text
+from sft.workdir import path_of, write_text
 
 SHARES = ("exact_match", "token_accuracy")  # shown in per cent; BLEU and others have own units
 
@@ -23,7 +23,7 @@ def write(
     shown: dict[str, list[Score]] | None = None,
 ) -> Path:
     """Renders ``run`` to ``path`` and returns it. The same run gives the same bytes."""
-    path = Path(path)
+    path = path_of(path)
     write_text(path, render(run, diagnosis, shown))
     return path
 

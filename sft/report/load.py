@@ -7,6 +7,7 @@ from typing import Any
 
 from sft.errors import UserError
 from sft.eval.suites.compare import FIELDS as SUITE_FIELDS
+from sft.workdir import path_of
 
 Record = dict[str, Any]
 
@@ -61,7 +62,7 @@ def load_run(workdir: str | Path) -> Run:
       UserError: ``config.json`` is missing, or a file is malformed; names the file, the line or
         field, and the command that makes it.
     """
-    path = Path(workdir)
+    path = path_of(workdir)
     config = read_object(path / "config.json", "sft train", {"config"})
     if config is None:
         raise UserError(
@@ -95,7 +96,7 @@ def read_object(path: Path, command: str, keys: set[str] | None = None) -> Recor
     """
     if not path.exists():
         return None
-    return _parse(path.read_text(encoding="utf-8", errors="replace"), str(path), command, keys)
+    return _parse(_text(path), str(path), command, keys)
 
 
 def read_lines(
@@ -111,8 +112,7 @@ def read_lines(
     """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = text.split("\n")
+    lines = _text(path).split("\n")
     if torn_tail:
         lines = lines[:-1]
     return [
@@ -120,6 +120,10 @@ def read_lines(
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", errors="replace")
 
 
 def _parse(text: str, where: str, command: str, keys: set[str] | None) -> Record:

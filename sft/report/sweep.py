@@ -16,6 +16,7 @@ from sft.report import compare, groups, scores
 from sft.report.groups import Group
 from sft.report.load import Run, load_run, read_object
 from sft.report.scores import Change
+from sft.workdir import path_of
 
 _NOT_TRAINING = ("eval.", "judge.", "mine.", "data.test", "train.keep_")
 _CODE = ("versions", "python")  # of environment.json: what must be alike, and git
@@ -79,7 +80,7 @@ def load(workdir: str | Path) -> Sweep:
       UserError: no scored point, or points that must not be in one table: other code, other data
         under the same settings, other test data or prompts; names the difference.
     """
-    path = Path(workdir)
+    path = path_of(workdir)
     known = read_object(path / "sweep.json", "sft sweep", {"points"}) or {}
     runs, unfinished, stopped = {}, [], {}
     for name in known["points"]:
@@ -223,7 +224,7 @@ def lines(sheet: Sheet, metric: str) -> list[tuple[str, list[tuple[str, list[tup
 
 
 def is_sweep(workdir: str | Path) -> bool:
-    return (Path(workdir) / "sweep.json").exists()
+    return (path_of(workdir) / "sweep.json").exists()
 
 
 def settings_text(row: Row) -> str:

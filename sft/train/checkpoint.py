@@ -16,8 +16,10 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from sft import bucket
 from sft.errors import UserError
 from sft.types import TrainState
+from sft.workdir import path_of
 
 
 class Checkpoints:
@@ -38,7 +40,8 @@ class Checkpoints:
                 ),
             ]
         )
-        self.directory = Path(workdir).absolute() / "checkpoints"
+        path = path_of(workdir)
+        self.directory = (path if bucket.holds(path) else path.absolute()) / "checkpoints"
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -66,7 +69,7 @@ class Checkpoints:
             ``None`` for a recovery checkpoint.
 
         Raises:
-          UserError: the disk is full. What was saved before is intact.
+          UserError: the disk is full, or the bucket refuses. What was saved before is intact.
         """
         with _disk_errors(self.directory):
             self._manager.save(
@@ -106,7 +109,7 @@ class Checkpoints:
         """Blocks until everything is on disk.
 
         Raises:
-          UserError: the disk is full.
+          UserError: as ``save``.
         """
         with _disk_errors(self.directory):
             self._manager.wait_until_finished()
@@ -126,6 +129,12 @@ def _disk_errors(directory: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:  # ENOSPC arrives as OSError, or as text from TensorStore
+        said = bucket.said(error) if bucket.holds(directory) else None
+        if said is not None:
+            raise UserError(
+                f"{directory}: the bucket refuses ({said}). Earlier checkpoints are intact: put "
+                f"that right, and start the same command again."
+            ) from error
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         if not full:
             raise

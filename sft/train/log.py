@@ -6,27 +6,34 @@ from pathlib import Path
 
 import tqdm
 
-from sft import hosts
+from sft import bucket, hosts
 from sft.errors import UserError
+from sft.train.mirror import Mirror
+from sft.workdir import path_of
 
 
 class MetricsLog:
     """Appends rows to ``metrics.jsonl`` and to a TensorBoard event file.
 
     Opening at ``step`` forgets rows of later steps, and at 0 all: they are made again.
+
+    A bucket gets both files whole, at ``sync``; until then rows are on this machine.
     """
 
     def __init__(self, workdir: str | Path, step: int):
         import tensorboardX
 
-        self._path = Path(workdir) / "metrics.jsonl"
+        target = path_of(workdir)
+        self._mirror = Mirror(target) if bucket.holds(target) else None
+        folder = self._mirror.folder if self._mirror else target
+        self._path = folder / "metrics.jsonl"
         kept = [row for row in read(workdir) if row["step"] <= step] if step else []
         partial = self._path.with_suffix(".jsonl.tmp")
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(partial, self._path)
         self._file = self._path.open("a", buffering=1)
         self._board = tensorboardX.SummaryWriter(
-            str(workdir), purge_step=step + 1 if step else 0, write_to_disk=True
+            str(folder), purge_step=step + 1 if step else 0, write_to_disk=True
         )
 
     def write(self, split: str, step: int, epoch: float, **values: float) -> None:
@@ -35,10 +42,31 @@ class MetricsLog:
         self._file.write(json.dumps(row) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
+        if self._mirror:
+            self._mirror.changed()
+
+    def sync(self) -> None:
+        """Returns when all rows so far are in ``metrics.jsonl``: before their checkpoint may be.
+
+        TensorBoard's file may lack the newest until the next time.
+
+        Raises:
+          UserError: the bucket refuses.
+        """
+        if self._mirror:
+            self._board.flush()
+            self._mirror.send()
 
     def close(self) -> None:
+        """Ends both files.
+
+        Raises:
+          UserError: as ``sync``.
+        """
         self._file.close()
         self._board.close()
+        if self._mirror:
+            self._mirror.close()
 
 
 def read(workdir: str | Path) -> list[dict]:
@@ -47,7 +75,7 @@ def read(workdir: str | Path) -> list[dict]:
     Raises:
       UserError: a line is damaged.
     """
-    path = Path(workdir) / "metrics.jsonl"
+    path = path_of(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
     lines = path.read_text().split("\n")

@@ -84,8 +84,14 @@ class Meter:
 
     @contextlib.contextmanager
     def saving(self) -> Generator[None]:
-        """Around what stops the loop to save; goes into ``save_seconds`` of the row after it."""
+        """Around what stops the loop to save; goes into ``save_seconds`` of the row after it.
+
+        The rows of a step are in a bucket before its checkpoint is: a run that goes on from that
+        finds them there.
+        """
         since = time.perf_counter()
+        if self._writer:
+            self._writer.sync()
         yield
         seconds = time.perf_counter() - since
         self._stalls, self._stalled = self._stalls + 1, self._stalled + seconds

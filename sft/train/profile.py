@@ -1,11 +1,15 @@
 """``sft train --profile``: an XProf trace of a few steps after warm-up."""
 
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
 
+from sft import bucket
 from sft.types import Batch
+from sft.workdir import path_of, write_bytes
 
 FIRST, LAST = 3, 5  # steps of this process; the first compiles, the second may still settle
 
@@ -17,17 +21,28 @@ def traced(batches: Iterable[Batch], workdir: str) -> Iterator[Batch]:
     after that of step ``LAST`` is asked for, that step has finished, and the trace holds all of
     it without a wait of its own. A run that ends before closes its trace.
     """
-    directory, is_on = str(Path(workdir) / "profile"), False
+    target, is_on = path_of(workdir) / "profile", False
+    # The profiler writes to a disk.
+    directory = tempfile.mkdtemp(prefix="sft-profile.") if bucket.holds(target) else str(target)
     try:
         for number, batch in enumerate(batches, start=1):
             if number == FIRST:
                 jax.profiler.start_trace(directory)
                 is_on = True
             if number == LAST + 2:
-                jax.profiler.stop_trace()
+                _stop(directory, target)
                 is_on = False
-                print(f"{directory}: trace of steps {FIRST} to {LAST} of this process, for XProf.")
+                print(f"{target}: trace of steps {FIRST} to {LAST} of this process, for XProf.")
             yield batch
     finally:
         if is_on:
-            jax.profiler.stop_trace()
+            _stop(directory, target)
+        if bucket.holds(target):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _stop(directory: str, target: Path) -> None:
+    jax.profiler.stop_trace()
+    if bucket.holds(target):
+        for file in (file for file in Path(directory).rglob("*") if file.is_file()):
+            write_bytes(target / file.relative_to(directory), file.read_bytes())

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from sft.workdir import read_json, write_json
+from sft.workdir import path_of, read_json, write_json
 
 _IMPORTED = time.monotonic()
 _HIT = "/jax/compilation_cache/cache_hits"
@@ -65,7 +65,7 @@ def report_first_step(workdir: str, step: int) -> None:
         "cache_hits": int(_seen[_HIT]),
         "cache_misses": int(_seen[_MISS]),
     }
-    path = Path(workdir) / "environment.json"
+    path = path_of(workdir) / "environment.json"
     write_json(path, read_json(path) | {"first_step": found})
     print(
         f"step {step} finished {found['seconds']:.1f} s after the start of the process, "

@@ -12,7 +12,7 @@ from sft.errors import UserError
 from sft.model import specs
 from sft.model.specs import Spec
 from sft.tune import table
-from sft.workdir import read_json, write_json
+from sft.workdir import path_of, read_json, write_json
 
 ALPHA = 32.0  # of LoRA, whatever the rank: what the rates behind table.base_rate were found with
 START = 100  # examples from which the guide would have one start
@@ -37,7 +37,7 @@ def main(config: ConfigDict, workdir: str, modality: str = "text", slice_name: s
     Raises:
       UserError: no audit, no training set in it, no such slice or modality.
     """
-    path = Path(workdir) / "data" / "report.json"
+    path = path_of(workdir) / "data" / "report.json"
     train = _audited(path)
     spec = specs.get(config.model.name)
     choice = table.look_up(table.tier(spec), modality, train["rows"], train["mean_tokens"])
@@ -58,7 +58,7 @@ def main(config: ConfigDict, workdir: str, modality: str = "text", slice_name: s
         "hours": hours(tuned, spec, train, slice_name) if slice_name else None,
     }
     print("\n".join(lines(found, spec, config, slice_name)))
-    out = Path(workdir) / "recommendation.json"
+    out = path_of(workdir) / "recommendation.json"
     write_json(out, found)
     print(f"wrote {out}")
     return found

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ import numpy as np
 from sft.data.chat import ANSWER, CONTEXT
 from sft.data.examples import Examples
 from sft.errors import UserError
-from sft.workdir import write_json
+from sft.workdir import write_bytes, write_json
 
 VERSION = 2  # raise it when the same rows and options get another plan
 _ARRAYS = ("kept", "rows", "starts", "stops", "owners", "clusters")
@@ -171,14 +170,7 @@ def save(plan: Plan, folder: Path) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **{name: getattr(plan, name) for name in _ARRAYS})
     content = buffer.getvalue()
-    path = folder / "plan.npz"
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}).") from None
+    write_bytes(folder / "plan.npz", content)
     # Written last, with the checksum: half a plan is never taken for one.
     write_json(
         folder / "plan.json",
