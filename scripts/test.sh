@@ -2,7 +2,7 @@
 # Format, lint, types, tests. `scripts/test.sh --slow` adds the slow tests; other arguments go to
 # pytest, as in `scripts/test.sh tests/test_loss.py -k chunk`. The whole suite runs on several cores.
 # The tests on Apache Beam and on SkyPilot, which hold other packages back, run last, in .venv-beam
-# and .venv-cloud: with the whole suite, or when one is named.
+# and .venv-cloud: with the whole suite (those on SkyPilot with --slow), or when one is named.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -31,7 +31,8 @@ for mark in beam cloud; do
       if [[ $argument == *"$file"* ]]; then apart[$mark]=" "; fi
     done
   done
-  if [[ $is_whole == 1 ]]; then apart[$mark]="${files[*]}"; fi
+  # SkyPilot and xpk take minutes to install: with the slow tests.
+  if [[ $is_whole == 1 && ($mark != cloud || -z $and_quick) ]]; then apart[$mark]="${files[*]}"; fi
 done
 parallel=()
 if [[ $is_whole == 1 ]]; then

@@ -236,11 +236,11 @@ ALL_SLOW = f"-m not beam and not cloud{ABREAST} -x"
 @pytest.mark.parametrize(
     ("arguments", "codes", "code", "calls"),
     [
-        ([], "0 0 0", 0, [MAIN + ABREAST, ON_BEAM + " B", ON_CLOUD + " C"]),
+        ([], "0 0 0", 0, [MAIN + ABREAST, ON_BEAM + " B"]),
         (["--slow", "-x"], "0 0 0", 0, [ALL_SLOW, "-qq -m beam -x B", "-qq -m cloud -x C"]),
         ([], "1 0 0", 1, [MAIN + ABREAST]),
         ([], "0 1 0", 1, [MAIN + ABREAST, ON_BEAM + " B"]),
-        ([], "0 0 1", 1, [MAIN + ABREAST, ON_BEAM + " B", ON_CLOUD + " C"]),
+        (["--slow", "-x"], "0 0 1", 1, [ALL_SLOW, "-qq -m beam -x B", "-qq -m cloud -x C"]),
         (["A", "-k", "x"], "0", 0, [MAIN + " A -k x"]),
         (["-k", "x"], "5", 5, [MAIN + " -k x"]),
         (["B::test"], "5 0", 0, [MAIN + " B::test", ON_BEAM + " B::test"]),
