@@ -69,7 +69,7 @@ def test_what_the_api_lacks_is_sent_to_xpk(launcher, name):
 def test_xpk_gets_one_slice_and_how_many(name, kind, count):
     argv = xpk.steps(made(name))[0].argv
     assert f"--tpu-type={kind}" in argv and f"--num-slices={count}" in argv
-    assert argv[-1] == f"--command={made(name).script.rstrip()}"
+    assert argv[-1] == f"--command={made(name).one_line}"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_exit_codes_pass_and_nothing_is_scored_after_a_failure(host, code):
 def test_sigterm_reaches_the_trainer_and_its_42_comes_back(host, wrapper):
     """Alone, and as xpk runs it: in a subshell, to which alone it passes the signal on."""
     (host / "slow").touch()
-    run = start(host, wrapper.format(made().script.rstrip()))
+    run = start(host, wrapper.format(made().one_line))
     wait_for(host / "started")
     run.send_signal(signal.SIGTERM)
     assert run.wait(20) == 42

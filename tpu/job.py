@@ -74,15 +74,22 @@ class Job:
 
     @property
     def script(self) -> str:
-        """The commands for a shell, under the cap of hours.
+        """The commands for a shell, under the cap of hours; a line each."""
+        return self._script("\n", " &&\n")
 
-        ``timeout`` passes SIGTERM on to all of its group, and so does it itself when the time is
+    @property
+    def one_line(self) -> str:
+        """The same for xpk, which pastes it into a manifest where a second line would break it."""
+        return self._script("; ", " && ").rstrip()
+
+    def _script(self, after_trap: str, between: str) -> str:
+        """``timeout`` passes SIGTERM on to all of its group, and so does it itself when the time is
         over, but then it exits with 124, which no launcher restarts. The trap makes the shell
         between them wait for the trainer, which saves, and end with the trainer's 42.
         """
-        body = " &&\n".join(shlex.join(command) for command in self.commands)
+        body = between.join(shlex.join(command) for command in self.commands)
         seconds = max(1, round(self.hours * 3600))
-        inner = shlex.quote(f"trap : TERM\n{body}")
+        inner = shlex.quote(f"trap : TERM{after_trap}{body}")
         return f"exec timeout --kill-after=600 {seconds} bash -c {inner}\n"
 
     def labels(self, by: str) -> dict[str, str]:

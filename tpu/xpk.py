@@ -23,7 +23,7 @@ def steps(job: Job) -> list[Step]:
         *(f"--tpu-type={one}", f"--num-slices={job.slice.count}"),
         *(f"--max-restarts={job.restarts}", *(["--spot"] if job.spot else ["--on-demand"])),
         *("--termination-grace-period-seconds=120", f"--base-docker-image={BASE}"),
-        *("--script-dir=.", f"--command={job.script.rstrip()}"),
+        *("--script-dir=.", f"--command={job.one_line}"),
     )
     return [Step("queue it", create)]
 
