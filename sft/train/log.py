@@ -41,6 +41,11 @@ class MetricsLog:
         row = {"split": split, "step": step, "epoch": round(epoch, 6), **values}
         self._file.write(json.dumps(row) + "\n")
         for name, value in values.items():
+            if not self._board_works():
+                raise UserError(
+                    f"{self._path.parent}: TensorBoard's file could not be written, probably "
+                    "because the disk is full. Free some, and start the same command again."
+                )
             self._board.add_scalar(f"{split}/{name}", value, step)
         if self._mirror:
             self._mirror.changed()
@@ -54,8 +59,13 @@ class MetricsLog:
           UserError: the bucket refuses.
         """
         if self._mirror:
-            self._board.flush()
+            if self._board_works():
+                self._board.flush()
             self._mirror.send()
+
+    def _board_works(self) -> bool:
+        """Its thread ends at the first error, and to add or flush would then wait for ever."""
+        return self._board._get_file_writer().event_writer._worker.is_alive()
 
     def close(self) -> None:
         """Ends both files.
@@ -64,7 +74,8 @@ class MetricsLog:
           UserError: as ``sync``.
         """
         self._file.close()
-        self._board.close()
+        if self._board_works():
+            self._board.close()
         if self._mirror:
             self._mirror.close()
 
