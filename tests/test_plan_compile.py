@@ -119,7 +119,8 @@ def test_parts_of_the_memory_add_up(environment):
     matrices = 3 * (2 * D * qo + 2 * D * kv + 3 * D * F) + V * D
     assert memory.weights == 2 * (matrices // 4 + 3 * (4 * D + 2 * 16) + D)
     rank8 = 3 * 8 * ((D + qo) * 2 + (D + kv) * 2 + (D + F) * 3)
-    moments_and_adapters, step_rng_counts = 3 * 4 * rank8, 4 + 8 + 2 * 4
+    # Adapters and both moments, float32, are shared by the four devices too.
+    moments_and_adapters, step_rng_counts = 3 * 4 * rank8 // 4, 4 + 8 + 2 * 4
     assert memory.adapters == moments_and_adapters + step_rng_counts
     assert memory.batch == 5 * 4 * 64 and memory.padding >= 0
 
