@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Generator
@@ -36,7 +35,6 @@ class _Lock:
         self._limits = {"timeout": 10.0, "retry": DEFAULT_RETRY.with_timeout(RETRY)}
         self._id = uuid.uuid4().hex
         self._generation = 0
-        self._beats = 0
 
     def take(self) -> None:
         """Makes the object, or follows a holder that has fallen silent.
@@ -66,11 +64,10 @@ class _Lock:
                 return 0
         return generation
 
-    def beat(self) -> None:
+    def beat(self, number: int) -> None:
         """Gives a sign of life. Ends the process if another has taken its place, which happens to
         one that was stopped or cut off for long: two must never write to one directory."""
-        self._beats += 1
-        if self._put(self._generation):
+        if self._put(self._generation, number):
             return
         found, generation = self._read()
         if generation and found.get("id") != self._id:
@@ -86,11 +83,11 @@ class _Lock:
     def release(self) -> None:
         self._blob.delete(if_generation_match=self._generation, **self._limits)
 
-    def _put(self, generation: int) -> bool:
+    def _put(self, generation: int, beat: int = 0) -> bool:
         """Whether it could be written over that generation."""
         from google.api_core.exceptions import PreconditionFailed
 
-        text = json.dumps(lock.ourselves(self._beats) | {"id": self._id})
+        text = json.dumps(lock.ourselves(beat) | {"id": self._id})
         try:
             self._blob.upload_from_string(
                 text, "application/json", if_generation_match=generation, **self._limits
@@ -125,14 +122,10 @@ def held(workdir: str) -> Generator[None]:
         to do what a run has to: said here, not at the first checkpoint.
     """
     ours = _taken(workdir)
-    ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(ours, ended), daemon=True)
-    beats.start()
     try:
-        yield
+        with lock.beating(ours.beat):
+            yield
     finally:
-        ended.set()
-        beats.join()
         with contextlib.suppress(Exception):  # then the next one waits for it
             ours.release()
 
@@ -156,9 +149,3 @@ def _taken(workdir: str) -> _Lock:
             raise
         raise UserError(f"--workdir={workdir}: {said}. Choose another place.") from None
     return ours
-
-
-def _beat(ours: _Lock, ended: threading.Event) -> None:
-    while not ended.wait(lock.BEAT):
-        with contextlib.suppress(Exception):  # no network: told by those who need it
-            ours.beat()

@@ -14,7 +14,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,15 +47,11 @@ def held(workdir: str) -> Generator[None]:
         file = _open(path)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: {error.strerror}. Choose another place.") from None
-    ended = threading.Event()
     with file:
-        beats = threading.Thread(target=_beat, args=(file, ended), daemon=True)
-        beats.start()
         try:
-            yield
+            with beating(lambda number: _write(file, number)):
+                yield
         finally:
-            ended.set()
-            beats.join()
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -150,12 +146,28 @@ def ourselves(beat: int) -> dict[str, Any]:
     return {"process": os.getpid(), "host": platform.node(), "machine": machine(), "beat": beat}
 
 
-def _beat(file: IO[str], ended: threading.Event) -> None:
-    beat = 0
-    while not ended.wait(BEAT):
-        beat += 1
-        with contextlib.suppress(OSError):  # a full disk is told by those who need it
-            _write(file, beat)
+@contextlib.contextmanager
+def beating(beat: Callable[[int], object]) -> Generator[None]:
+    """Calls ``beat`` with 1, 2, … every ``BEAT`` seconds while the block runs.
+
+    One that fails is passed over: a full disk or a lost network is told by those who need it.
+    """
+    ended = threading.Event()
+
+    def run() -> None:
+        number = 0
+        while not ended.wait(BEAT):
+            number += 1
+            with contextlib.suppress(Exception):
+                beat(number)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def machine() -> str:
