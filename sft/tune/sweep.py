@@ -159,11 +159,11 @@ def _run(jobs: list[Job], most: int, search: "Search | None" = None) -> list[Job
                 if not running:
                     raise Preempted(f"{asked.caught}: {_count(jobs)} of {len(jobs)} points done.")
             elif len(running) < most:
-                waiting = [job for job in jobs if job.is_waiting]
-                if search and not waiting and (new := search.next()) and new not in jobs:
+                waiting = next((job for job in jobs if job.is_waiting), None)
+                if waiting:
+                    waiting.start()
+                elif search and (new := search.next()) and new not in jobs:
                     jobs.append(new)
-                for job in waiting[:1]:
-                    job.start()
             table.show()
             time.sleep(POLL)
         table.show()
