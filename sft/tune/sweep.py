@@ -103,8 +103,9 @@ def _search(
         _prepare(config, path, [point])
         return job(point)
 
+    suggest = making.function(file, "suggest")
     _prepare(config, path, [])
-    search = Search(config, path, making.function(file, "suggest"), prepare, trials)
+    search = Search(config, path, suggest, prepare, trials)
     result = _result(_run([], most, search))
     best = search.best()
     if best:
