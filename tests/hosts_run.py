@@ -34,8 +34,9 @@ class Hosts:
     def wait_until(self, condition: Callable[[], bool], seconds: float = 900) -> None:
         end = time.monotonic() + seconds
         while not condition():
-            assert all(p.poll() is None for p in self.processes), self.errors()
-            assert time.monotonic() < end, self.errors()
+            ended = [error[-1500:] for error in self.errors()]
+            assert all(p.poll() is None for p in self.processes), ended
+            assert time.monotonic() < end, ended
             time.sleep(0.02)
 
     def codes(self, seconds: float = 900) -> list[int]:

@@ -86,7 +86,7 @@ class Project:
         return self.path / "config.py"
 
     def words(self, command: str, workdir: str | Path, *more: str) -> list[str]:
-        run = self.path / workdir
+        run = workdir if str(workdir).startswith("gs://") else self.path / workdir
         return [command, f"--config={self.config}", f"--workdir={run}", *more]
 
     def main(self, command: str, workdir: str | Path, *more: str) -> int:

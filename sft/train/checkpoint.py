@@ -115,9 +115,10 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits as ``wait`` does, then ends the threads."""
-        self.wait()
-        self._manager.close()
+        """Waits as ``wait`` does, then ends the threads, which may complain of a failure again."""
+        with _disk_errors(self.directory):
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 def _rank(metrics: dict[str, float]) -> Any:
