@@ -99,9 +99,10 @@ def take(folder: Path, seconds: Path) -> None:
     RESULTS.mkdir(exist_ok=True)
     shutil.copy(folder / "sweep.csv", RESULTS / f"{folder.name}.csv")
     environment = json.loads(next(folder.glob("*/environment.json")).read_text())
-    took = dict(line.split(": ") for line in seconds.read_text().splitlines())
+    took = [line.split(": ") for line in seconds.read_text().splitlines()]  # a line a call
+    whole = sum(float(time.split()[0]) for name, time in took if name == folder.name)
     about = {
-        "minutes": round(float(took[folder.name].split()[0]) / 60),
+        "minutes": round(whole / 60),
         "runs": len(json.loads((folder / "sweep.json").read_text())["points"]),
         "revision": environment["git"]["revision"][:7],
         "jax": environment["versions"]["jax"],

@@ -67,7 +67,7 @@ def test_what_has_been_run_becomes_a_table(tmp_path, monkeypatch, capsys):
     swept = [{"lora.rank": rank, "seed": seed} for rank in (2, 4) for seed in (0, 1)]
     named = {points.name(point): point for point in swept}
     write_json(runs / "ranks" / "sweep.json", {"config": {}, "points": named})
-    (runs / "seconds").write_text("ranks: 30 s\nranks: 125 s\n")
+    (runs / "seconds").write_text("ranks: 30 s\nother: 99 s\nranks: 75 s\n")
     assert cli.main(["sft", "report", str(runs / "ranks")]) == 0
     monkeypatch.setattr(ablation_results, "FOLDER", folder)
     monkeypatch.setattr(ablation_results, "RESULTS", folder / "results")

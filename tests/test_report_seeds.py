@@ -1,6 +1,7 @@
 """Runs that differ in their seed, taken together, on run directories made here."""
 
 import json
+import math
 import random
 from pathlib import Path
 
@@ -87,6 +88,13 @@ def test_seeds_that_are_all_alike_tell_nothing(tmp_path):
     comparison = compare.compare([load_run(path) for path in paths])
     text = terminal.markdown(comparison)
     assert "50.0 % ± unknown" in text and "+38.9, p = 1.0000: unclear" in text and "inf" not in text
+
+
+def test_an_interval_ends_where_the_metric_does(tmp_path):
+    (group,) = over_seeds(*(seeded(tmp_path, f"a{s}", s, n) for s, n in enumerate((60, 88))))
+    score = group.scores["exact_match"]
+    assert (score.low, score.high) == (0.0, 1.0)  # Student's t: -1.2 to 2.8
+    assert group.scores["loss"].low == -math.inf  # the same loss twice: nothing is known
 
 
 def test_page_and_table(six):

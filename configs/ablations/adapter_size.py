@@ -17,4 +17,4 @@ def get_config():
 
 
 def points():
-    return seeds(2, grid({"lora.rank": [1, 4, 16, 64]}))
+    return seeds(3, grid({"lora.rank": [1, 4, 16, 64]}))

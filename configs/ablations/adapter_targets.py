@@ -20,4 +20,4 @@ def get_config():
 
 def points():
     places = {"lora.targets": ["q|k|v|o|gate|up|down", "gate|up|down", "q|k|v|o"]}
-    return seeds(2, paired(places | {"lora.rank": [7, 11, 18]}))
+    return seeds(3, paired(places | {"lora.rank": [7, 11, 18]}))

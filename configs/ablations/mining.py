@@ -25,4 +25,4 @@ def get_config():
 def points():
     mined = "runs/ablations/mined/mine/base.train.jsonl"
     files = ["data/ablations/train_100_random.jsonl", mined]
-    return seeds(2, paired({"data.train": files}))
+    return seeds(3, paired({"data.train": files}))

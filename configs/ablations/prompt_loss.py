@@ -18,4 +18,4 @@ def get_config():
 
 
 def points():
-    return seeds(2, grid({"loss.prompt_weight": [0.0, 0.1, 1.0]}))
+    return seeds(3, grid({"loss.prompt_weight": [0.0, 0.1, 1.0]}))

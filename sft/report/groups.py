@@ -6,12 +6,21 @@ the run itself would be another; only several seeds tell by how much (``sft.eval
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 
 from sft.eval import seeds
 from sft.report import compare, scores
 from sft.report.compare import Entry
 from sft.report.scores import Change
+
+# What a metric can be at all. Two seeds make intervals that Student's t lets reach beyond it.
+_POSSIBLE = {
+    "exact_match": (0.0, 1.0),
+    "token_accuracy": (0.0, 1.0),
+    "loss": (0.0, math.inf),
+    "perplexity": (1.0, math.inf),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +80,18 @@ def _values(entries: Sequence[Entry], metric: str) -> list[float]:
 
 def _scores(table: compare.Table, entries: Sequence[Entry]) -> dict[str, seeds.Summary]:
     return {
-        metric: seeds.summary(_values(entries, metric))
+        metric: _possible(metric, seeds.summary(_values(entries, metric)))
         for metric in table.metrics
         if all(metric in entry.metrics for entry in entries)
     }
+
+
+def _possible(metric: str, found: seeds.Summary) -> seeds.Summary:
+    """The interval without what the metric cannot be; one that tells nothing stays infinite."""
+    if found.deviation == 0:
+        return found
+    least, most = _POSSIBLE.get(metric, (-math.inf, math.inf))
+    return dataclasses.replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def _changes(
