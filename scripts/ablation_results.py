@@ -37,8 +37,9 @@ The real Gemma 3 270M in bfloat16 on two CPU cores, two runs at a time; what the
 in [`base.py`](base.py): 200 dates in 53 languages, read once, 20 steps. 80 others are the set
 `test`. So these are small experiments, and say little of larger ones. Intervals are of 95 %: of a
 single run over the test set, of several seeds over the seeds. A change is from the first row, by a
-paired test over seeds, or, with one seed, over prompts, which says nothing of another seed. All
-numbers, with fingerprints and the command of every row, are in `results/*.csv`.
+paired test over seeds, or, with one seed, over prompts, which says nothing of another seed. The
+minutes are of the clock, some with other work on the machine. All numbers, with fingerprints and
+the command of every row, are in `results/*.csv`.
 
 ![Exact match of every row, with its interval](results/plot.svg)
 """
@@ -103,7 +104,7 @@ def take(folder: Path, seconds: Path) -> None:
     whole = sum(float(time.split()[0]) for name, time in took if name == folder.name)
     about = {
         "minutes": round(whole / 60),
-        "runs": len(json.loads((folder / "sweep.json").read_text())["points"]),
+        "runs": len(list(folder.glob("*/SCORED"))),
         "revision": environment["git"]["revision"][:7],
         "jax": environment["versions"]["jax"],
     }

@@ -28,7 +28,9 @@ for name in "${names[@]}"; do
     sft data mine --config=configs/ablations/mining.py --workdir=runs/ablations/mined \
       --config.data.train=data/ablations/train_1000.jsonl
   fi
-  sft sweep --config="configs/ablations/$name.py" --workdir="$where" --jobs=2
+  status=0
+  sft sweep --config="configs/ablations/$name.py" --workdir="$where" --jobs=2 || status=$?
   echo "$name: $((SECONDS - began)) s" | tee -a runs/ablations/seconds
+  if ((status)); then exit "$status"; fi
   sft report "$where"
 done

@@ -63,7 +63,8 @@ def test_what_has_been_run_becomes_a_table(tmp_path, monkeypatch, capsys):
     for rank, right in zip(where["lora.rank"], (30, 60), strict=True):
         for seed in (0, 1):
             name = f"rank={rank},seed={seed}"
-            seeded(runs / "ranks", name, seed, right + seed, **{"lora.rank": rank})
+            run = seeded(runs / "ranks", name, seed, right + seed, **{"lora.rank": rank})
+            (run / "SCORED").touch()
     swept = [{"lora.rank": rank, "seed": seed} for rank in (2, 4) for seed in (0, 1)]
     named = {points.name(point): point for point in swept}
     write_json(runs / "ranks" / "sweep.json", {"config": {}, "points": named})

@@ -6,8 +6,8 @@ Ranks 18, 11 and 7 give adapters of nearly the same size in all three.
 
     sft sweep --config=configs/ablations/adapter_targets.py --workdir=runs/ablations/adapter_targets
 
-Found: as claimed in direction, not beyond chance: MLP alone 80 % right, all 79 %, attention alone
-72.5 % and a loss of 0.12 instead of 0.08 (p = 0.08, two seeds).
+Found: as claimed: with three seeds attention alone has a loss of 0.124 against 0.078 for all (p =
+0.005) and 0.072 for MLP alone, which is as good as all; 73, 78 and 79 % right (p = 0.12).
 """
 
 from sft.config import load

@@ -6,7 +6,9 @@ see as many rows, 200; the larger ones are read once.
 
     sft sweep --config=configs/ablations/examples.py --workdir=runs/ablations/examples
 
-Found: not run yet.
+Found: as claimed: the base model gets none right, and 20 rows read ten times give 64 %; 100 give
+72, 200 give 78, 1,000 give 89 and 3,000 give 94 %, at losses of 0.244, 0.079, 0.078, 0.044 and
+0.018. What 1,000 and 3,000 bring is more steps too. One seed.
 """
 
 from sft.config import load

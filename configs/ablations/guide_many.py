@@ -5,7 +5,9 @@ best-practices guide, 2025). A multiplier of 1 is a rate of 1.8e-4 for the 270M 
 
     sft sweep --config=configs/ablations/guide_many.py --workdir=runs/ablations/guide_many
 
-Found: not run yet.
+Found: the guide's start is a good one: 86 % right at a loss of 0.044; five times its rate is no
+better (86 %, 0.042), ten times, which is its start for fewer rows, perhaps worse (82 %, 0.059), and
+size 4 as good (86 %, 0.047). One seed.
 """
 
 from sft.config import load

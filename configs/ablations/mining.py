@@ -7,8 +7,9 @@ fine-tuning for Gemini: a best-practices guide, 2025). 100 of 1,000 rows, twice.
       --config.data.train=data/ablations/train_1000.jsonl
     sft sweep --config=configs/ablations/mining.py --workdir=runs/ablations/mining
 
-Found: not here. 73.1 % right with random rows, 72.5 % with the hardest, at the same loss; the base
-model fails on every row of this task, so that what it finds hardest is no other kind of row.
+Found: not here. Three seeds: 74.2 % right with random rows and with the hardest, at losses of 0.105
+and 0.105; the base model fails on every row of this task, so that what it finds hardest is no other
+kind of row.
 """
 
 from sft.config import load

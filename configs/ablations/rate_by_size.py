@@ -5,7 +5,9 @@ Claim: no; with the update scaled by alpha / rank the best rate is nearly the sa
 
     sft sweep --config=configs/ablations/rate_by_size.py --workdir=runs/ablations/rate_by_size
 
-Found: not run yet.
+Found: as claimed: of three rates 1e-3 has the lowest loss at every rank (0.118, 0.078, 0.077 at 1,
+8, 64), and 3e-4 gets as many right. How much is too much depends on the rank, though: at 3e-3,
+ranks 1 and 8 get nothing right, and rank 64 still 42 %. One seed.
 """
 
 from sft.config import load
