@@ -116,6 +116,13 @@ COMMANDS = {
         "sft.tune.sweep",
         ("workdir", WORDS, SWEEP, "points", "trials", "jobs", "dry_run"),
     ),
+    "export": Command(
+        "write a checkpoint in formats that others read, each read back and compared",
+        "sft.export.main",
+        (*OF_ARM, "format", "dtype", "out", "base", "overwrite"),
+        needs=("workdir", "format"),
+        in_buckets=True,
+    ),
     "report": Command(
         "print and diagnose a run, or compare several, as in sft report A B C",
         "sft.report.main",
@@ -159,8 +166,24 @@ FLAGS = {
         "plan: of the positions, those with loss; the run's audit if not given",
     ),
     "out": Flag(
-        str, "", "FILE", "report: the page; report.html of the run, or compare.html if not given"
+        str,
+        "",
+        "PLACE",
+        "report: the page, if not report.html of the run or compare.html; export: the directory "
+        "of the formats, if not DIR/export",
     ),
+    "format": Flag(
+        list,
+        [],
+        "NAME,NAME",
+        "export: peft, safetensors, gguf",
+        "--format=NAME is missing: peft (adapters), safetensors or gguf (merged weights).",
+    ),
+    "dtype": Flag(
+        str, "", "KIND", "export: of merged weights: float32, bfloat16, float16; gguf: q8_0"
+    ),
+    "base": Flag(str, "", "NAME", "export: the base model's name on Hugging Face"),
+    "overwrite": Flag(bool, False, "", "export: in place of an earlier one"),
     "ratings": Flag(
         str,
         "",

@@ -42,7 +42,7 @@ LAYERS = (
     ("sft.eval",),
     ("sft.plan",),
     ("sft.report",),
-    ("sft.tune",),
+    ("sft.tune", "sft.export"),
     ("sft.data.main", "sft.train.main", "sft.eval.main", "sft.plan.main", "sft.report.main"),
     ("sft.cli",),
     ("sft.__main__",),

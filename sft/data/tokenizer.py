@@ -44,6 +44,7 @@ class Tokenizer:
     """Text to ids and back.
 
     Attributes:
+      model: the serialized ModelProto.
       vocab_size: number of pieces; every id is below it.
       pad_id, eos_id, bos_id: 0, 1, 2.
       turn_pieces: ``<start_of_turn>``, ``<end_of_turn>``; in Gemma 4 ``<|turn>``, ``<turn|>``.
@@ -60,7 +61,7 @@ class Tokenizer:
         """
         import sentencepiece
 
-        self._model, self.source = model, source
+        self.model, self.source = model, source
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             protected, cuttable = _protect(model)
@@ -82,8 +83,14 @@ class Tokenizer:
             self._processor.piece_to_id, self.turn_pieces
         )
 
+    def pieces(self) -> list[tuple[str, float, int]]:
+        """Piece, score and type of each id, as published: before text was kept from control."""
+        proto = _schema().ModelProto()
+        proto.ParseFromString(self.model)
+        return [(piece.piece, piece.score, piece.type) for piece in proto.pieces]
+
     def __reduce__(self) -> tuple:
-        return Tokenizer, (self._model, self.source)
+        return Tokenizer, (self.model, self.source)
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` without ``<bos>``; never a control id, whatever the text says."""

@@ -35,6 +35,7 @@ class Spec:
       qk_norm: RMSNorm on queries and keys (Gemma 3).
       attn_softcap: tanh cap on attention logits (Gemma 2), or ``None``.
       final_softcap: tanh cap on output logits (Gemma 2), or ``None``.
+      has_images: whether it is published with an image tower, inside which this is the text model.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Spec:
     qk_norm: bool
     attn_softcap: float | None = None
     final_softcap: float | None = None
+    has_images: bool = False
 
     @property
     def kinds(self) -> tuple[LayerKind, ...]:
@@ -119,11 +121,11 @@ _ROWS = (
     gemma3("gemma3_1b", num_layers=26, embed=1152, hidden=6912,
            heads=4, kv_heads=1, head_dim=256, window=512),
     gemma3("gemma3_4b", num_layers=34, embed=2560, hidden=10240,
-           heads=8, kv_heads=4, head_dim=256, window=1024, global_scale=8.0),
+           heads=8, kv_heads=4, head_dim=256, window=1024, has_images=True, global_scale=8.0),
     gemma3("gemma3_12b", num_layers=48, embed=3840, hidden=15360,
-           heads=16, kv_heads=8, head_dim=256, window=1024, global_scale=8.0),
+           heads=16, kv_heads=8, head_dim=256, window=1024, has_images=True, global_scale=8.0),
     gemma3("gemma3_27b", num_layers=62, embed=5376, hidden=21504,
-           heads=32, kv_heads=16, head_dim=128, window=1024, global_scale=8.0,
+           heads=32, kv_heads=16, head_dim=128, window=1024, has_images=True, global_scale=8.0,
            query_scale=(5376 / 32) ** -0.5),
 )
 # fmt: on

