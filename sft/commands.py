@@ -176,8 +176,8 @@ FLAGS = {
         list,
         [],
         "NAME,NAME",
-        "export: peft, safetensors, gguf",
-        "--format=NAME is missing: peft (adapters), safetensors or gguf (merged weights).",
+        "export: peft, safetensors, orbax, gguf",
+        "--format=NAME is missing: peft, safetensors, orbax or gguf.",
     ),
     "dtype": Flag(
         str, "", "KIND", "export: of merged weights: float32, bfloat16, float16; gguf: q8_0"

@@ -38,6 +38,7 @@ _DEFAULT = {
         "rslora": False,  # scale by alpha / sqrt(rank) instead
         "plus": 1.0,  # LoRA+: learning rate of B over optim.learning_rate, usually 16; 1 = off
         "dora": False,  # DoRA: magnitudes of the columns are tuned beside A and B
+        "start": "",  # directory of a PEFT adapter to go on with; "" = new ones, which do nothing
         "targets": "q|k|v|o|gate|up|down",  # regex, whole match on projection names
         "dropout": 0.0,  # probability, on the input of the adapters
     },

@@ -46,6 +46,7 @@ _NOT_NEGATIVE = (
     "eval.top_k eval.max_examples eval.tolerance eval.shots eval.during_training mesh.slices "
     "judge.low judge.retries judge.price_in judge.price_out judge.max_examples judge.seed"
 ).split()
+_OF_ADAPTERS = {"dora": False, "plus": 1.0, "start": ""}  # and what each is where it is off
 _SHARES = (
     "lora.dropout data.max_rejected data.max_over_long data.split.validation data.split.test "
     "data.dedup.near data.dedup.cosine data.dedup.drop_share data.dedup.template_share "
@@ -146,8 +147,9 @@ def _check_range(key: str, value: Any) -> None:
 def _check_together(config: ConfigDict) -> None:
     if not config.lora.dropout < 1:
         raise UserError(f"config.lora.dropout = {config.lora.dropout}: expected 0 to below 1.")
-    if config.lora.rank == 0 and (config.lora.dora or config.lora.plus != 1):
-        key = "dora" if config.lora.dora else "plus"
+    changed = [key for key, off in _OF_ADAPTERS.items() if config.lora[key] != off]
+    if config.lora.rank == 0 and changed:
+        key = changed[0]
         raise UserError(
             f"config.lora.{key} = {config.lora[key]} changes adapters, but config.lora.rank = 0 "
             f"tunes the weights themselves. Set a rank, or config.lora.{key} to its default."

@@ -40,7 +40,7 @@ def identity(config: ConfigDict) -> list[list]:
     from sft.model import weights
 
     found = []
-    for name in (config.model.weights, config.model.tokenizer):
+    for name in (config.model.weights, config.model.tokenizer, config.lora.start):
         if name:
             path = weights.resolve(name)
             files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

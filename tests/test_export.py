@@ -10,8 +10,8 @@ import tiny_run
 from safetensors.numpy import load_file, save_file
 
 from sft import cli
-from sft.export import formats, hub, peft
-from sft.model import weights
+from sft.export import formats, hub
+from sft.model import peft, weights
 
 shared, registered = tiny_run.shared, tiny_run.registered
 

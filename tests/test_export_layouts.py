@@ -14,9 +14,10 @@ from test_tokenizer import tiny as tiny_tokenizer
 from sft.config import default
 from sft.errors import UserError
 from sft.eval.arms import Arm
-from sft.export import gguf, hub, peft
+from sft.export import gguf, hub, official
+from sft.export import peft as writer
 from sft.export.tuned import Tuned
-from sft.model import lora, specs, weights
+from sft.model import lora, peft, specs, weights
 from sft.model.weights import gguf as reader
 
 FAMILIES = ("gemma2", "gemma3")
@@ -147,6 +148,39 @@ def test_gguf_has_no_adapters_of_dora(tmp_path):
     assert not (tmp_path / gguf.ADAPTER).exists() and (tmp_path / gguf.MODEL).exists()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_orbax(tmp_path, family):
+    tuned = make(tmp_path, family)
+    official.write(tuned, tmp_path, "bfloat16")
+    found = weights.load(tuned.spec, str(tmp_path / official.MERGED), dtype="bfloat16")
+    check_same(found, tuned.merged("bfloat16"), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("names", [lora.NAMES, ("q", "v", "down"), ("gate", "up")], ids=len)
+def test_orbax_adapters(tmp_path, names):
+    """In the sums of ``gm.nn.LoRA``: one A for keys and values, and for gate and up."""
+    tuned = make(tmp_path, names=names)
+    made = official.adapters(tuned.adapters, tuned.spec, tuned.scale)
+    rank = official.rank(tuned.adapters)
+    assert rank == (6 if len(names) != 3 else 3) and len(made) == 4
+    merged, base = tuned.merged("float32")["layers"], tuned.params["layers"]
+    update = {leaf: np.asarray(merged[leaf] - base[leaf])[2] for leaf in base}
+    attn, mlp = made["layer_2"]["attn"], made["layer_2"]["mlp"]
+    sums = {
+        "q_SxDxNxH": ("Dr,rNH->DNH", attn["q_einsum"]["_LoRAEinsum_0"]),
+        "o_SxNxHxD": ("NHr,rD->NHD", attn["attn_vec_einsum"]["_LoRAEinsum_0"]),
+        "down_SxFxD": ("Fr,rD->FD", mlp["_LoRAEinsum_linear"]),
+        "k_SxDxKxH": ("Dr,rCKH->CDKH", attn["kv_einsum"]["_LoRAEinsum_0"]),
+        "gate_SxDxF": ("Dr,rCF->CDF", mlp["_LoRAEinsum_gating_einsum"]),
+    }
+    for leaf, (equation, place) in sums.items():
+        assert place["lora"]["a"].shape[-1] == rank
+        found = np.einsum(equation, place["lora"]["a"], place["lora"]["b"])
+        other = {"k_SxDxKxH": "v_SxDxKxH", "gate_SxDxF": "up_SxDxF"}.get(leaf)
+        wanted = np.stack([update[leaf], update[other]]) if other else update[leaf]
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 CASES = [
     {},
     {"lora.rslora": True},
@@ -159,7 +193,7 @@ CASES = [
 @pytest.mark.parametrize("names", [lora.NAMES, ("q", "o", "up")], ids=len)
 def test_peft_both_ways(tmp_path, names, values):
     tuned = make(tmp_path, names=names, **values)
-    peft.write(tuned, tmp_path, "google/gemma-3-270m")
+    writer.write(tuned, tmp_path, "google/gemma-3-270m")
     found, scale = peft.read(tmp_path, tuned.spec)
     check_same(found, dict(tuned.adapters), rtol=0, atol=0)
     assert scale == pytest.approx(tuned.scale)
@@ -174,7 +208,7 @@ def test_peft_both_ways(tmp_path, names, values):
 def test_peft_of_a_model_with_images(tmp_path):
     tuned = make(tmp_path)
     tuned = dataclasses.replace(tuned, spec=dataclasses.replace(tuned.spec, has_images=True))
-    peft.write(tuned, tmp_path, "google/gemma-3-4b-it")
+    writer.write(tuned, tmp_path, "google/gemma-3-4b-it")
     names = load_file(tmp_path / peft.FILE)
     assert all(name.startswith("base_model.model.model.language_model.layers.") for name in names)
     told = json.loads((tmp_path / peft.CONFIG).read_text())
@@ -188,7 +222,7 @@ def broken(change):
 
     def said(tmp_path):
         tuned = make(tmp_path)
-        peft.write(tuned, tmp_path, "base")
+        writer.write(tuned, tmp_path, "base")
         named = load_file(tmp_path / peft.FILE)
         told = json.loads((tmp_path / peft.CONFIG).read_text())
         change(named, told)
@@ -233,7 +267,7 @@ def test_adapters_that_cannot_be_read_are_refused_by_name(tmp_path, change, said
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
     tuned = make(tmp_path)
-    peft.write(tuned, tmp_path, "base")
+    writer.write(tuned, tmp_path, "base")
     wider = dataclasses.replace(tuned.spec, embed=48)
     with pytest.raises(UserError, match="needs 48 inputs: an adapter of another model"):
         peft.read(tmp_path, wider)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from sft import inputs
@@ -71,7 +70,7 @@ def load(config: ConfigDict, workdir: str, step: int | None, tok: Tokenizer) -> 
     mesh = sharding.make_mesh(config)
     steps = make_steps(config, spec, optim.make(config.optim, 1), mesh)
     params = inputs.params(config, spec, steps.params_sharding)
-    state, frozen = steps.init(jax.random.key(config.seed), params)
+    state, frozen = startup.begin(config, steps, params)
     if step is not None:
         state, _ = Checkpoints(workdir, config, read_only=True).restore(step, state)
     return harness.Model(spec, steps, tok, state.trainable, frozen)

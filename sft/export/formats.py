@@ -4,15 +4,18 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from etils import epath
 
 from sft.data.tokenizer import from_gguf
 from sft.errors import UserError
-from sft.export import gguf, hub, peft, tokenizer, verify
+from sft.export import gguf, hub, official, peft, tokenizer, verify
 from sft.export.tuned import Tuned
 from sft.export.verify import Difference
 from sft.model import weights
+from sft.model.peft import read as read_peft
 from sft.model.weights import gguf as reader
 from sft.types import Tree
 
@@ -28,7 +31,7 @@ class Format:
       check: ``(tuned, folder, dtype)`` reads it back: what was compared → how far it is apart.
       dtypes: of the weights, the first if none is asked for.
       library: that loads it, by its name on Hugging Face.
-      use: markdown for the card; ``{base}`` is filled in.
+      use: markdown for the card; ``{base}`` and ``{rank}``, of ``gm.nn.LoRA``, are filled in.
       needs_adapters: a run of full tuning has nothing for it.
     """
 
@@ -47,7 +50,7 @@ def _write_peft(tuned: Tuned, folder: Path, dtype: str, base: str) -> None:
 
 
 def _check_peft(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]:
-    adapters, scale = peft.read(folder, tuned.spec)
+    adapters, scale = read_peft(folder, tuned.spec)
     found = verify.differences(tuned, tuned.params, adapters, scale, verify.prompts(tuned))
     verify.check(found, dtype, str(folder))
     return {"the adapters as read back, float32": found}
@@ -95,6 +98,21 @@ def _check_gguf(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]
     return found
 
 
+def _write_orbax(tuned: Tuned, folder: Path, dtype: str, base: str) -> None:
+    del base
+    official.write(tuned, folder, dtype)
+
+
+def _check_orbax(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]:
+    if (place := folder / official.ADAPTERS).exists():
+        wanted = official.adapters(tuned.adapters, tuned.spec, tuned.scale)
+        with ocp.StandardCheckpointer() as checkpointer:
+            found = checkpointer.restore(place.absolute(), wanted)
+        if not jax.tree.all(jax.tree.map(np.array_equal, found, wanted)):
+            raise UserError(f"{place}: read back, it is not what was written. This is a bug.")
+    return _check_weights(tuned, folder / official.MERGED, dtype)
+
+
 def _apart(tuned: Tuned, params: Tree, dtype: str, path: Path) -> Difference:
     found = verify.differences(tuned, params, {}, 1.0, verify.prompts(tuned))
     verify.check(found, dtype, str(path))
@@ -130,6 +148,16 @@ FORMATS = {
         ("bfloat16", "float32", "float16"),
         "transformers",
         _CHAT.format(load='model = transformers.AutoModelForCausalLM.from_pretrained(".")'),
+    ),
+    "orbax": Format(
+        "a checkpoint and adapters for the gemma package",
+        _write_orbax,
+        _check_orbax,
+        ("bfloat16", "float32"),
+        "gemma",
+        '```python\nfrom gemma import gm\n\nparams = gm.ckpts.load_params("merged")\n```\n\n'
+        "`adapters` are for `gm.nn.LoRA(rank={rank}, model=…)`: "
+        "`gemma.peft.merge_params(base, orbax.checkpoint.StandardCheckpointer().restore(…))`.",
     ),
     "gguf": Format(
         "a model, adapters and a Modelfile for llama.cpp and Ollama",

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from sft import bucket
 from sft import workdir as workdirs
 from sft.errors import UserError
-from sft.export import card, formats, verify
+from sft.export import card, formats, official, verify
 from sft.export import tuned as tuned_lib
 from sft.export.formats import Format
 
@@ -68,7 +68,8 @@ def main(
             format_.write(tuned, folder, kind, base)
             checked = dict(format_.check(tuned, folder, kind))
             said = checked | {"for comparison, the base model": learnt}
-            use = format_.use.replace("{base}", base)
+            rank = official.rank(tuned.adapters) if tuned.adapters else 0
+            use = format_.use.replace("{base}", base).replace("{rank}", str(rank))
             card.write(tuned, folder, format_.library, base, use, said)
         for what, apart in checked.items():
             print(f"{root / name}: {what}: {verify.said(apart)}")

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Generator, Sequence
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -59,7 +58,7 @@ def run(
     total = plan.epoch_ends[-1]
     rate = optim.schedule(config.optim, total)
     fingerprint = configs.fingerprint(config)
-    state, frozen = steps.init(jax.random.key(config.seed), params)
+    state, frozen = startup.begin(config, steps, params)
     hosts.barrier("state")  # between CPUs, a first collective gives up on who is 30 s late
     checkpoints = Checkpoints(workdir, config)
     step = checkpoints.latest() or 0

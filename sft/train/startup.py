@@ -1,21 +1,45 @@
-"""What comes before the first step: the compilation cache, and how long it all took."""
+"""What comes before the first step: the state, the compilation cache, and how long it all took."""
 
 import functools
 import os
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 from etils import epath
 
+from sft.model import peft, specs
+from sft.types import TrainState, Tree
 from sft.workdir import path_of, read_json, write_json
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from sft.train.steps import Steps
 
 _IMPORTED = time.monotonic()
 _HIT = "/jax/compilation_cache/cache_hits"
 _MISS = "/jax/compilation_cache/cache_misses"
 _COMPILE = "/jax/core/compile/backend_compile_duration"
 _seen: defaultdict[str, float] = defaultdict(float)  # how often, or for how many seconds
+
+
+def begin(config: "ConfigDict", steps: "Steps", params: Tree) -> tuple[TrainState, Tree]:
+    """State before the first step, and what stays as it is; with the adapters to go on with.
+
+    Args:
+      params: the pretrained weights.
+
+    Raises:
+      UserError: see ``sft.model.peft.start``.
+    """
+    given = peft.start(config, specs.get(config.model.name)) if config.lora.start else None
+    state, frozen = steps.init(jax.random.key(config.seed), params)
+    if given:
+        state = state.replace(trainable=jax.device_put(given, steps.state_sharding.trainable))
+    return state, frozen
 
 
 def use_cache(directory: str) -> None:
