@@ -116,6 +116,12 @@ COMMANDS = {
         "sft.tune.sweep",
         ("workdir", WORDS, SWEEP, "points", "trials", "jobs", "dry_run"),
     ),
+    "chat": Command(
+        "talk to a checkpoint in the terminal, beside the base model if wanted",
+        "sft.eval.chat",
+        (*OF_ARM, "system", "beside"),
+        in_buckets=True,
+    ),
     "export": Command(
         "write a checkpoint in formats that others read, each read back and compared",
         "sft.export.main",
@@ -182,6 +188,10 @@ FLAGS = {
     "dtype": Flag(
         str, "", "KIND", "export: of merged weights: float32, bfloat16, float16; gguf: q8_0"
     ),
+    "system": Flag(
+        str, "", "TEXT", "chat: the system instruction, if not that of config.data.reading"
+    ),
+    "beside": Flag(bool, False, "", "chat: the base model answers too"),
     "base": Flag(str, "", "NAME", "export: the base model's name on Hugging Face"),
     "overwrite": Flag(bool, False, "", "export: in place of an earlier one"),
     "ratings": Flag(
