@@ -182,8 +182,8 @@ FLAGS = {
         list,
         [],
         "NAME,NAME",
-        "export: peft, safetensors, orbax, gguf",
-        "--format=NAME is missing: peft, safetensors, orbax or gguf.",
+        "export: peft, safetensors, keras, orbax, gguf",
+        "--format=NAME is missing: peft, safetensors, keras, orbax or gguf.",
     ),
     "dtype": Flag(
         str, "", "KIND", "export: of merged weights: float32, bfloat16, float16; gguf: q8_0"

@@ -149,6 +149,16 @@ FORMATS = {
         "transformers",
         _CHAT.format(load='model = transformers.AutoModelForCausalLM.from_pretrained(".")'),
     ),
+    "keras": Format(
+        "merged weights for Keras-Hub, and through LiteRT's converter for devices",
+        _write_safetensors,
+        _check_safetensors,
+        ("bfloat16", "float32"),
+        "keras-hub",
+        "```python\nimport keras_hub\n\n"
+        'model = keras_hub.models.Gemma3CausalLM.from_preset(".")\n```\n\n'
+        "`litert-torch export_hf . DIR` makes a `.litertlm` of it.",
+    ),
     "orbax": Format(
         "a checkpoint and adapters for the gemma package",
         _write_orbax,
