@@ -3,6 +3,7 @@
     python scripts/oracle/export_parity.py reference --workdir runs/quickstart --out runs/parity
     .venv-oracle/bin/python scripts/oracle/export_parity.py transformers --out runs/parity
     python scripts/oracle/export_parity.py gemma --out runs/parity
+    .venv-keras/bin/python scripts/oracle/export_parity.py keras --out runs/parity
     python scripts/oracle/export_parity.py table --out runs/parity
 
 ``reference`` exports the best checkpoint in float32 in every format, and the base model; it writes
@@ -51,6 +52,8 @@ def reference(out: pathlib.Path, workdir: str) -> None:
     wanted = [(name, name, model) for name in formats.FORMATS]
     wanted += [("base", "safetensors", untuned), ("base_orbax", "orbax", untuned)]
     for place, name, of in wanted:
+        if (out / place).exists():  # of an earlier try
+            continue
         (out / place).mkdir(parents=True)
         formats.get(name).write(of, out / place, "float32", "base")
 
@@ -61,18 +64,18 @@ def reference(out: pathlib.Path, workdir: str) -> None:
     options = dataclasses.replace(model.options, dtype=jnp.dtype("float32"), mesh=None)
 
     @jax.jit
-    def logits(tokens_BxL):
+    def logits(params, adapters, tokens_BxL):
         places_BxL = jnp.arange(tokens_BxL.shape[1])[None]
+        segments_BxL = jnp.ones_like(tokens_BxL)
         hidden = decoder.forward(
-            spec, model.params, model.adapters, tokens_BxL, places_BxL,
-            jnp.ones_like(tokens_BxL), options,
-        )  # fmt: skip
-        return decoder.logits(spec, model.params, hidden[0, -KEPT:])
+            spec, params, adapters, tokens_BxL, places_BxL, segments_BxL, options
+        )
+        return decoder.logits(spec, params, hidden[0, -KEPT:])
 
     arrays = {}
     for i, ids in enumerate(prompts):
         arrays[f"ids{i}"] = np.asarray(ids, np.int32)
-        arrays[f"logits{i}"] = np.asarray(logits(jnp.asarray([ids])))
+        arrays[f"logits{i}"] = np.asarray(logits(model.params, model.adapters, jnp.asarray([ids])))
     np.savez(out / "reference.npz", **arrays)
 
     config.eval.max_new_tokens = NEW_TOKENS
@@ -230,6 +233,21 @@ def of_gemma(out: pathlib.Path) -> None:
     check(out, name, "orbax adapters", logits_of(adapted, peft.merge_params(base, adapters)))
 
 
+def of_keras(out: pathlib.Path) -> None:
+    import os
+
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras_hub
+
+    model = keras_hub.models.Gemma3Backbone.from_preset(str(out / "keras"), dtype="float32")
+
+    def logits_of(ids):
+        asked = {"token_ids": ids[None], "padding_mask": np.ones_like(ids)[None]}
+        return np.asarray(model.token_embedding(model(asked), reverse=True))[0]
+
+    check(out, f"keras-hub {keras_hub.__version__}", "keras", logits_of)
+
+
 def table(out: pathlib.Path) -> None:
     lines = [
         "| library | format | largest | largest, 600 tokens | mean | mean KL | same choice |",
@@ -246,16 +264,25 @@ def table(out: pathlib.Path) -> None:
     print("\n".join(lines))
 
 
+STEPS = {
+    "reference": reference,
+    "transformers": of_transformers,
+    "gemma": of_gemma,
+    "keras": of_keras,
+    "table": table,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["reference", "transformers", "gemma", "table"])
+    parser.add_argument("what", choices=list(STEPS))
     parser.add_argument("--workdir", default="runs/quickstart")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "runs" / "parity")
     args = parser.parse_args()
     if args.what == "reference":
         reference(args.out, args.workdir)
     else:
-        {"transformers": of_transformers, "gemma": of_gemma, "table": table}[args.what](args.out)
+        STEPS[args.what](args.out)
 
 
 if __name__ == "__main__":
