@@ -4,8 +4,17 @@
 #
 #   scripts/oracle/setup.sh
 #   .venv-oracle/bin/python scripts/oracle/parity_goldens.py
+#
+# scripts/oracle/setup.sh keras makes .venv-keras instead, beside .venv, for export_parity.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+if [[ ${1-} == keras ]]; then
+  [ -x .venv-keras/bin/python ] || .venv/bin/python -m venv .venv-keras
+  .venv-keras/bin/python -m pip install --quiet --disable-pip-version-check keras-hub==0.32.0 \
+    jax==0.11.0 safetensors==0.8.0 sentencepiece==0.2.1
+  exit
+fi
 
 find_python() {
   local candidate
@@ -27,6 +36,7 @@ pip=(.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check)
 # packages would otherwise pull the CUDA build.
 "${pip[@]}" torch==2.13.0
 "${pip[@]}" transformers==5.23.0 peft==0.21.2 safetensors==0.8.0 gguf==0.19.0 numpy==2.4.6 \
-  sentencepiece==0.2.1 protobuf==6.33.6 lm-eval==0.4.13
+  sentencepiece==0.2.1 protobuf==6.33.6
+"${pip[@]}" lm-eval==0.4.13 # for lm_eval_parity.py alone; its many requirements take pip long
 .venv-oracle/bin/python -c \
   'import peft, torch, transformers; print(torch.__version__, transformers.__version__, peft.__version__)'
