@@ -74,6 +74,7 @@ def test_an_export_is_not_overwritten_by_chance(export, tmp_path, capsys):
     [
         (["--format=onnx"], "--format=onnx: expected peft, safetensors"),
         (["--format=peft", "--dtype=bfloat16"], "--dtype=bfloat16: peft is written as float32"),
+        (["--format=peft,orbax", "--dtype=q8_0"], "orbax is written as bfloat16, float32"),
         (["--format=peft", "--checkpoint=base"], "the base model is there already"),
         (["--format=peft", "--config.lora.rank=2"], "the run there has another configuration"),
         (["--format=peft", "--checkpoint=7"], "checkpoints/7: not there. Kept:"),

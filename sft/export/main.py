@@ -56,7 +56,7 @@ def main(
     if not out and bucket.holds(workdir):
         raise UserError("sft export writes to a disk: give --out=DIR, and copy that.")
     root = Path(out or path / "export")
-    wanted = {name: _checked(name, dtype, config, root, overwrite) for name in names}
+    wanted = _checked(names, dtype, config, root, overwrite)
     if checkpoint == "base":
         raise UserError("--checkpoint=base: the base model is there already. Export a tuned one.")
     tuned = tuned_lib.load(config, path, checkpoint)
@@ -84,20 +84,24 @@ def main(
 
 
 def _checked(
-    name: str, dtype: str, config: ConfigDict, root: Path, overwrite: bool
-) -> tuple[Format, str]:
-    """The format and the type of its weights, before anything is loaded."""
-    found = formats.get(name)
-    kind = dtype or found.dtypes[0]
-    if kind not in found.dtypes:
-        raise UserError(f"--dtype={dtype}: {name} is written as {', '.join(found.dtypes)}.")
-    if found.needs_adapters and not config.lora.rank:
-        raise UserError(
-            f"--format={name}: the run tunes all weights (config.lora.rank = 0), so there are no "
-            "adapters. Export merged weights: --format=safetensors."
-        )
-    _check_free(root / name, overwrite)
-    return found, kind
+    names: Sequence[str], dtype: str, config: ConfigDict, root: Path, overwrite: bool
+) -> dict[str, tuple[Format, str]]:
+    """The formats, and the type of the weights of each, before anything is loaded."""
+    found = {name: formats.get(name) for name in names}
+    for name, format_ in found.items():
+        alone = len(format_.dtypes) == 1 and len(found) > 1  # --dtype is for the others
+        if dtype and dtype not in format_.dtypes and not alone:
+            raise UserError(f"--dtype={dtype}: {name} is written as {', '.join(format_.dtypes)}.")
+        if format_.needs_adapters and not config.lora.rank:
+            raise UserError(
+                f"--format={name}: the run tunes all weights (config.lora.rank = 0), so there are "
+                "no adapters. Export merged weights: --format=safetensors."
+            )
+        _check_free(root / name, overwrite)
+    return {
+        name: (format_, dtype if dtype in format_.dtypes else format_.dtypes[0])
+        for name, format_ in found.items()
+    }
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
