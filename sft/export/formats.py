@@ -156,7 +156,7 @@ FORMATS = {
         ("bfloat16", "float32"),
         "keras-hub",
         "```python\nimport keras_hub\n\n"
-        'model = keras_hub.models.Gemma3CausalLM.from_preset(".")\n```\n\n'
+        'model = keras_hub.models.CausalLM.from_preset(".")\n```\n\n'
         "`litert-torch export_hf . DIR` makes a `.litertlm` of it.",
     ),
     "orbax": Format(
