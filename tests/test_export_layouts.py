@@ -39,6 +39,17 @@ def make(tmp_path, family="gemma3", names=lora.NAMES, dtype="float32", **values)
     return Tuned(config, tmp_path, arm, spec, tokenizer, params, adapters, options, lambda: params)
 
 
+def merged(tuned, dtype):
+    """What ``leaves`` gives, as a tree of the decoder."""
+    tree = {"layers": {leaf: [] for leaf in tuned.params["layers"]}}
+    for leaf, layer, values in tuned.leaves(dtype):
+        if layer is None:
+            tree[leaf] = values
+        else:
+            tree["layers"][leaf].append(values)
+    return tree | {"layers": {leaf: np.stack(rows) for leaf, rows in tree["layers"].items()}}
+
+
 def check_same(found, expected, **tolerance):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -51,7 +62,7 @@ def test_safetensors(tmp_path, family, dtype):
     tuned = make(tmp_path, family)
     hub.write(tuned, tmp_path, dtype)
     found = weights.load(tuned.spec, str(tmp_path), dtype=dtype)
-    check_same(found, tuned.merged(dtype), rtol=0, atol=0)
+    check_same(found, merged(tuned, dtype), rtol=0, atol=0)
     described = json.loads((tmp_path / "config.json").read_text())
     assert described["num_key_value_heads"] == 2 and described["head_dim"] == 16
     kinds = described["layer_types"]
@@ -71,11 +82,11 @@ def test_safetensors(tmp_path, family, dtype):
 
 def test_merging_changes_what_is_adapted_and_nothing_else(tmp_path):
     tuned = make(tmp_path, names=("q", "down"))
-    merged = tuned.merged("float32")
+    ours = merged(tuned, "float32")
     changed = {
         leaf
         for leaf, values in tuned.params["layers"].items()
-        if not np.array_equal(values, merged["layers"][leaf])
+        if not np.array_equal(values, ours["layers"][leaf])
     }
     assert changed == {"q_SxDxNxH", "down_SxFxD"}
 
@@ -88,8 +99,8 @@ def test_bfloat16_is_rounded_once(tmp_path):
         {"q": tuned.adapters["q"]},
         tuned.scale,
     )["layers"]["q_SxDxNxH"]
-    assert np.array_equal(tuned.merged("float32")["layers"]["q_SxDxNxH"], once)
-    assert tuned.merged("bfloat16")["layers"]["q_SxDxNxH"].dtype == "bfloat16"
+    assert np.array_equal(merged(tuned, "float32")["layers"]["q_SxDxNxH"], once)
+    assert merged(tuned, "bfloat16")["layers"]["q_SxDxNxH"].dtype == "bfloat16"
 
 
 def test_several_files_have_an_index(tmp_path):
@@ -101,7 +112,7 @@ def test_several_files_have_an_index(tmp_path):
         "model.safetensors.index.json"
     }
     found = weights.load(tuned.spec, str(tmp_path), dtype="float32")
-    check_same(found, tuned.merged("float32"), rtol=0, atol=0)
+    check_same(found, merged(tuned, "float32"), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("spec", "rows"), [("gemma2_2b", 256_000), ("gemma3_4b", 262_144)])
@@ -121,7 +132,7 @@ def test_gguf(tmp_path, family, kind):
     gguf.write(tuned, tmp_path, kind)
     found = weights.load(tuned.spec, str(tmp_path / gguf.MODEL), dtype="float32")
     loose = {"float32": 2e-7, "float16": 1e-3, "bfloat16": 1e-2}[kind]  # norms: 1 + w - 1
-    check_same(found, tuned.merged("float32"), rtol=loose, atol=loose)
+    check_same(found, merged(tuned, "float32"), rtol=loose, atol=loose)
     told = reader.read(epath.Path(tmp_path / gguf.MODEL)).metadata
     assert told["general.architecture"] == family and told["tokenizer.ggml.eot_token_id"]
     assert told[f"{family}.attention.sliding_window"] == 8
@@ -137,9 +148,9 @@ def test_gguf_adapters(tmp_path):
     scale = file.metadata["adapter.lora.alpha"] / 3
     a, b = (file.rows(f"blk.2.attn_output.weight.lora_{x}") for x in "ab")
     weight = np.asarray(tuned.params["layers"]["o_SxNxHxD"][2]).transpose(2, 0, 1).reshape(32, -1)
-    merged = np.asarray(tuned.merged("float32")["layers"]["o_SxNxHxD"][2])
+    ours = np.asarray(merged(tuned, "float32")["layers"]["o_SxNxHxD"][2])
     np.testing.assert_allclose(
-        weight + scale * b @ a, merged.transpose(2, 0, 1).reshape(32, -1), rtol=1e-5, atol=1e-6
+        weight + scale * b @ a, ours.transpose(2, 0, 1).reshape(32, -1), rtol=1e-5, atol=1e-6
     )
 
 
@@ -153,7 +164,7 @@ def test_orbax(tmp_path, family):
     tuned = make(tmp_path, family)
     official.write(tuned, tmp_path, "bfloat16")
     found = weights.load(tuned.spec, str(tmp_path / official.MERGED), dtype="bfloat16")
-    check_same(found, tuned.merged("bfloat16"), rtol=0, atol=0)
+    check_same(found, merged(tuned, "bfloat16"), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("names", [lora.NAMES, ("q", "v", "down"), ("gate", "up")], ids=len)
@@ -163,8 +174,8 @@ def test_orbax_adapters(tmp_path, names):
     made = official.adapters(tuned.adapters, tuned.spec, tuned.scale)
     rank = official.rank(tuned.adapters)
     assert rank == (6 if len(names) != 3 else 3) and len(made) == 4
-    merged, base = tuned.merged("float32")["layers"], tuned.params["layers"]
-    update = {leaf: np.asarray(merged[leaf] - base[leaf])[2] for leaf in base}
+    ours, base = merged(tuned, "float32")["layers"], tuned.params["layers"]
+    update = {leaf: np.asarray(ours[leaf] - base[leaf])[2] for leaf in base}
     attn, mlp = made["layer_2"]["attn"], made["layer_2"]["mlp"]
     sums = {
         "q_SxDxNxH": ("Dr,rNH->DNH", attn["q_einsum"]["_LoRAEinsum_0"]),

@@ -5,6 +5,7 @@ or the end of the input ends it. From a file or a pipe, the lines are asked one 
 """
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
 from sft.eval import arms, harness
 from sft.eval.arms import BASE
-from sft.model import generate, specs
+from sft.model import specs
 
 _BUCKET = 256  # positions: conversations grow, and few lengths are to be compiled
 
@@ -45,18 +46,15 @@ class Voice:
         return text
 
     def _generate(self, whole: Conversation, show: Callable[[str], None]) -> str:
-        tok, options = self._model.tokenizer, self._config.eval
+        tok = self._model.tokenizer
         shape = self._config.data.chat or self._model.spec.family
         prompt = chat.encode_prompt(whole, tok, shape)
-        stops = (tok.end_of_turn_id, tok.eos_id)
-        sampling = generate.Sampling(
-            options.max_new_tokens, stops, options.temperature, options.top_k, options.top_p
-        )
+        sampling = harness.sampling(tok, self._config)
         shown = ""
 
         def look(ids: list[int]) -> bool:
             nonlocal shown
-            text = decoded(tok, [i for i in ids if i not in stops]).rstrip("\ufffd")
+            text = harness.text(tok, ids).rstrip("\ufffd")
             if text.startswith(shown):  # the last letter may still be without all of its bytes
                 show(text[len(shown) :])
                 shown = text
@@ -65,14 +63,9 @@ class Voice:
         (ids,) = harness.sample(
             self._model, self._config, sampling, [prompt], bucket=_BUCKET, is_done=look
         )
-        text = decoded(tok, ids)
+        text = harness.text(tok, ids)
         show(text.removeprefix(shown))
         return text
-
-
-def decoded(tok: Tokenizer, ids: list[int]) -> str:
-    """Without rows of the embedding that no piece belongs to."""
-    return tok.decode(i for i in ids if i < tok.vocab_size)
 
 
 def main(
@@ -94,9 +87,11 @@ def main(
     path = workdirs.prepare(config, workdir)
     arm = arms.which(path, config, checkpoint)
     tok = inputs.tokenizer(config, specs.get(config.model.name))
-    voices = [Voice(arm.name, arms.load(config, str(path), arm.step, tok), config)]
+    model = arms.load(config, str(path), arm.step, tok)
+    voices = [Voice(arm.name, model, config)]
     if beside and arm != BASE:
-        voices.append(Voice(BASE.name, arms.load(config, str(path), None, tok), config))
+        base = _base(config, str(path), tok, model)
+        voices.append(Voice(BASE.name, base, config))
     exchanges = []
     with contextlib.suppress(KeyboardInterrupt):  # it is how one leaves
         for line in _lines():
@@ -110,6 +105,13 @@ def main(
                 continue
             exchanges.append({"prompt": line, "answers": _ask(config, voices, line, system)})
     return {"exchanges": exchanges}
+
+
+def _base(config: ConfigDict, workdir: str, tok: Tokenizer, tuned: harness.Model) -> harness.Model:
+    """The model before tuning: where nothing but new adapters was tuned, the same weights."""
+    if config.lora.rank and not config.lora.start:
+        return dataclasses.replace(tuned, trainable={})
+    return arms.load(config, workdir, None, tok)
 
 
 def _lines() -> Iterator[str]:

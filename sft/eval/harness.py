@@ -40,19 +40,26 @@ class Model:
 
 def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
     """Generated answers to tokenised prompts, in order."""
-    tok = model.tokenizer
-    sampling = generate.Sampling(
+    bar = log.progress(len(prompts), "generate", "prompt")
+    ids = sample(model, config, sampling(model.tokenizer, config), prompts, on_batch=bar.update)
+    bar.close()
+    return [text(model.tokenizer, row) for row in ids]
+
+
+def sampling(tok: Tokenizer, config: ConfigDict) -> generate.Sampling:
+    """As ``config.eval`` says; an answer ends with its turn."""
+    return generate.Sampling(
         max_new_tokens=config.eval.max_new_tokens,
         stop_ids=(tok.end_of_turn_id, tok.eos_id),
         temperature=config.eval.temperature,
         top_k=config.eval.top_k,
         top_p=config.eval.top_p,
     )
-    bar = log.progress(len(prompts), "generate", "prompt")
-    ids = sample(model, config, sampling, prompts, on_batch=bar.update)
-    bar.close()
-    # The embedding table may have rows beyond the last piece; a poor model can choose one.
-    return [tok.decode(i for i in row if i < tok.vocab_size) for row in ids]
+
+
+def text(tok: Tokenizer, ids: Sequence[int]) -> str:
+    """Of an answer. A poor model can choose a row of the embedding beyond the last piece."""
+    return tok.decode(i for i in ids if i < tok.vocab_size)
 
 
 def sample(

@@ -36,7 +36,6 @@ from sft.eval import arms, harness
 from sft.model import generate, sharding, specs
 from sft.train import log, validation
 
-CONTEXT = {"gemma2": 8192, "gemma3": 32_768}  # max_position_embeddings of the smallest published
 BUCKET = 32  # positions: requests are padded to a multiple of it
 SCORED = 16_384  # positions scored at a time, which bounds the memory of long requests
 UNKNOWN = 3  # the id of <unk>: a special piece, which the Hugging Face backend leaves out
@@ -56,7 +55,7 @@ class Gemma(TemplateLM):
     def __init__(self, model: harness.Model, config: ConfigDict, max_length: int | None = None):
         super().__init__()
         self.model, self.config = model, config
-        self.max_length = max_length or CONTEXT[model.spec.family]
+        self.max_length = max_length or specs.CONTEXT[model.spec.family]
         self.max_gen_toks = 256  # where a task does not say; as in the Hugging Face backend
         self._format = sets.chat_format(config, model.spec)
         self._is_chat = False

@@ -19,26 +19,25 @@ NOTICE = (
 _ELSEWHERE = ("data.", "eval.", "mesh.", "judge.", "mine.", "train.log", "train.keep")
 
 
-def write(tuned: Tuned, folder: Path, library: str, base: str, use: str, found: Mapping) -> None:
+def write(
+    tuned: Tuned, folder: Path, library: str, base: str, use: str, about: str, found: Mapping
+) -> None:
     """Both files.
 
     Args:
       library: that loads it, by its name on Hugging Face.
       base: what the base model is called.
       use: how to load it, markdown.
+      about: what ``about`` says, the same in all formats.
       found: what was compared → ``Difference``.
     """
-    run = load_run(tuned.path)
     text = "\n\n".join(
         (
             _head(library, base, bool(tuned.adapters)),
             f"# {tuned.path.resolve().name}",
             f"`{base}`, tuned by gemma-sft; {_checkpoint(tuned)}.",
             f"## Use\n\n{use}",
-            f"## Scores\n\n{_scores(run, tuned.arm.name)}",
-            f"## Data\n\n{_data(run)}",
-            f"## Training\n\n{_training(run)}",
-            f"## Diagnosis\n\n{_diagnosis(run)}",
+            about,
             f"## This export\n\n{_checked(found)}",
             f"## Licence\n\n{NOTICE.strip()}. The weights were modified by tuning; who passes them "
             "on passes those terms and the use restrictions in them on too.",
@@ -46,6 +45,19 @@ def write(tuned: Tuned, folder: Path, library: str, base: str, use: str, found: 
     )
     (folder / "README.md").write_text(text + "\n")
     (folder / "NOTICE").write_text(NOTICE)
+
+
+def about(tuned: Tuned) -> str:
+    """Scores, data, training and diagnosis of the run, markdown."""
+    run = load_run(tuned.path)
+    return "\n\n".join(
+        (
+            f"## Scores\n\n{_scores(run, tuned.arm.name)}",
+            f"## Data\n\n{_data(run)}",
+            f"## Training\n\n{_training(run)}",
+            f"## Diagnosis\n\n{_diagnosis(run)}",
+        )
+    )
 
 
 def _head(library: str, base: str, adapted: bool) -> str:

@@ -15,7 +15,7 @@ from sft.errors import UserError
 from sft.export import hub
 from sft.export.tokenizer import SPACE, TEMPLATE
 from sft.export.tuned import Tuned
-from sft.model import lora
+from sft.model import lora, peft
 from sft.model.specs import Spec
 from sft.model.weights import linear
 from sft.model.weights.gguf import NAMES
@@ -101,11 +101,10 @@ def adapter_tensors(adapters: Tree) -> dict[str, np.ndarray]:
     """Float32 by llama.cpp's names: ``lora_a`` is ``[R, in]``, ``lora_b`` is ``[out, R]``."""
     found = {}
     for name, adapter in adapters.items():
-        for layer in range(len(adapter["A"])):
-            a, b = (np.asarray(adapter[part][layer], np.float32) for part in "AB")
-            key = f"blk.{layer}.{NAMES[lora.WEIGHTS[name]]}"
-            found[f"{key}.lora_a"] = np.ascontiguousarray(a.reshape(-1, a.shape[-1]).T)
-            found[f"{key}.lora_b"] = np.ascontiguousarray(b.reshape(len(b), -1).T)
+        for part in "AB":
+            for layer, values in enumerate(np.asarray(adapter[part], np.float32)):
+                key = f"blk.{layer}.{NAMES[lora.WEIGHTS[name]]}.lora_{part.lower()}"
+                found[key] = np.ascontiguousarray(peft.flat(part, values))
     return found
 
 

@@ -13,13 +13,12 @@ from ml_collections import ConfigDict
 
 from sft.data.tokenizer import Tokenizer
 from sft.export.tuned import Tuned
-from sft.model.specs import Spec
+from sft.model.specs import CONTEXT, Spec
 from sft.model.weights import linear
+from sft.model.weights.assemble import OTHER_ROWS
 from sft.model.weights.safetensors import NAMES
 
 SHARD_BYTES = 5_000_000_000  # of a file, as the published ones
-_SHORTER = {256_128: 256_000}  # Gemma 2's last rows are padding, and not in the published files
-_POSITIONS = {"gemma2": 8192, "gemma3": 32_768}
 _POSITIONS_WITH_IMAGES = 131_072
 
 
@@ -96,13 +95,13 @@ def describe(spec: Spec) -> dict[str, Any]:
 
 
 def rows(spec: Spec) -> int:
-    """Of the embedding, as published."""
-    return _SHORTER.get(spec.vocab, spec.vocab)
+    """Of the embedding, as published for text: without Gemma 2's padding, or rows for images."""
+    return min(spec.vocab, OTHER_ROWS.get(spec.vocab, spec.vocab))
 
 
 def positions(spec: Spec) -> int:
     """The longest text that the published model is for."""
-    return _POSITIONS_WITH_IMAGES if spec.has_images else _POSITIONS[spec.family]
+    return _POSITIONS_WITH_IMAGES if spec.has_images else CONTEXT[spec.family]
 
 
 def sampling(config: ConfigDict, tokenizer: Tokenizer) -> dict[str, Any]:

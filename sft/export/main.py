@@ -60,8 +60,9 @@ def main(
     if checkpoint == "base":
         raise UserError("--checkpoint=base: the base model is there already. Export a tuned one.")
     tuned = tuned_lib.load(config, path, checkpoint)
-    learnt = verify.differences(tuned, tuned.base(), {}, 1.0, verify.prompts(tuned))
+    learnt = verify.differences(tuned, tuned.base(), {}, 1.0)
     verify.check_learnt(learnt, f"checkpoint {tuned.arm.name}")
+    about = card.about(tuned)
     base, found = base or base_name(config), {}
     for name, (format_, kind) in wanted.items():
         with published(root / name, overwrite) as folder:
@@ -70,7 +71,7 @@ def main(
             said = checked | {"for comparison, the base model": learnt}
             rank = official.rank(tuned.adapters) if tuned.adapters else 0
             use = format_.use.replace("{base}", base).replace("{rank}", str(rank))
-            card.write(tuned, folder, format_.library, base, use, said)
+            card.write(tuned, folder, format_.library, base, use, about, said)
         for what, apart in checked.items():
             print(f"{root / name}: {what}: {verify.said(apart)}")
         print(f"wrote {root / name}: {format_.text}")

@@ -67,13 +67,6 @@ class Tuned:
             for layer, values in enumerate(stacked):
                 yield leaf, layer, values
 
-    def merged(self, dtype: str) -> Tree:
-        """The same as a tree of ``decoder.forward``."""
-        wanted = jnp.dtype(dtype)
-        layers = {leaf: self._merged(leaf).astype(wanted) for leaf in self.params["layers"]}
-        whole = {leaf: self.params[leaf].astype(wanted) for leaf in ("embed_VxD", "final_norm_D")}
-        return {**whole, "layers": layers}
-
     def _merged(self, leaf: str) -> jax.Array:
         weight = self.params["layers"][leaf]
         mine = {name: self.adapters[name] for name in self.adapters if lora.WEIGHTS[name] == leaf}

@@ -6,7 +6,6 @@ the rounding of a format with fewer bits, which is measured and limited.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -79,31 +78,28 @@ def prompts(tuned: Tuned) -> list[list[int]]:
     return [ids[:_LENGTH] for ids in found]
 
 
-def differences(
-    tuned: Tuned, params: Tree, adapters: Tree, scale: float, asked: Sequence[Sequence[int]]
-) -> Difference:
-    """Another model against the tuned one.
+def differences(tuned: Tuned, params: Tree, adapters: Tree, scale: float) -> Difference:
+    """Another model against the tuned one, on the prompts.
 
     Args:
       params, adapters, scale: of the other, as in ``decoder.forward``.
-      asked: token ids of the prompts.
     """
     options = dataclasses.replace(tuned.options, dtype=jnp.dtype("float32"), mesh=None)
     other = dataclasses.replace(options, lora_scale=scale)
-    compare = jax.jit(functools.partial(_compare, tuned.spec, options, other))
     found = []
-    for ids in asked:  # one at a time: the logits of a vocabulary are large
+    for ids in prompts(tuned):  # one at a time: the logits of a vocabulary are large
         tokens_1xL = np.zeros((1, _LENGTH), np.int32)
         tokens_1xL[0, : len(ids)] = ids
         mine, theirs = (tuned.params, tuned.adapters), (params, adapters)
-        values = jax.device_get(compare(*mine, *theirs, tokens_1xL, len(ids)))
-        found.append([value[: len(ids)] for value in values])
+        values = _compare(tuned.spec, options, other, *mine, *theirs, tokens_1xL, len(ids))
+        found.append([value[: len(ids)] for value in jax.device_get(values)])
     largest, mean, kl, same = (np.concatenate(column) for column in zip(*found, strict=True))
     return Difference(
         float(largest.max()), float(mean.mean()), float(kl.mean()), float(same.mean())
     )
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _compare(
     spec: Spec,
     options: decoder.Options,

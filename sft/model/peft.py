@@ -49,11 +49,12 @@ def tensors(adapters: Tree, spec: Spec) -> dict[str, np.ndarray]:
         for part, stacked in adapter.items():
             for layer, values in enumerate(np.asarray(stacked, np.float32)):
                 key = f"base_model.model.model.{inside}layers.{layer}.{MODULES[name]}"
-                found[f"{key}.{_PARTS[part]}"] = np.ascontiguousarray(_flat(part, values))
+                found[f"{key}.{_PARTS[part]}"] = np.ascontiguousarray(flat(part, values))
     return found
 
 
-def _flat(part: str, values: np.ndarray) -> np.ndarray:
+def flat(part: str, values: np.ndarray) -> np.ndarray:
+    """One layer's part as it is stored: ``A`` as ``[R, in]``, ``B`` as ``[out, R]``, ``m``."""
     if part == "A":
         return values.reshape(-1, values.shape[-1]).T
     return values.reshape(len(values), -1).T if part == "B" else values.reshape(-1)

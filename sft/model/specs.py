@@ -130,6 +130,7 @@ _ROWS = (
 )
 # fmt: on
 
+CONTEXT = {"gemma2": 8192, "gemma3": 32_768}  # max_position_embeddings of the smallest published
 SPECS: dict[str, Spec] = {spec.name: spec for spec in _ROWS}
 
 

@@ -25,7 +25,7 @@ FINAL_NORM = "final_norm_D"
 # Vocabularies that are also published with another number of rows. Gemma 2: 256,000 pieces on
 # Hugging Face, padded here with zero rows, whose logits are exactly 0 (no tokenizer makes those
 # ids). Gemma 3 from 4B up: 64 more rows there, for image tokens, dropped here.
-_OTHER_ROWS = {256_128: 256_000, 262_144: 262_208}
+OTHER_ROWS = {256_128: 256_000, 262_144: 262_208}
 _CHUNK_ELEMENTS = 1 << 20  # of the embedding, read at a time by each thread
 _THREADS = 4
 
@@ -98,7 +98,7 @@ def check(source: Source, spec: Spec, expected: Any) -> None:
                 f"{source.path}: tensor {name} is missing; {spec.name} needs it with shape {want}."
                 f"{_likely(source, spec)}"
             )
-        if leaf == EMBED and found == (_OTHER_ROWS.get(spec.vocab), spec.embed):
+        if leaf == EMBED and found == (OTHER_ROWS.get(spec.vocab), spec.embed):
             continue
         if found != want:
             raise UserError(
