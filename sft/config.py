@@ -272,7 +272,11 @@ def fingerprint(config: ConfigDict) -> str:
 
 
 def difference(ours: dict, theirs: dict) -> list[str]:
-    """One line per key whose value differs between two flattened configs."""
+    """One line per key whose value differs between two flattened configs, ``theirs`` an older one.
+
+    A setting that ``theirs`` lacks was added since. Its default is what the code did before.
+    """
+    theirs = dict(flatten(default())) | theirs
     keys = list(ours) + [k for k in theirs if k not in ours]
     return [
         f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here"

@@ -61,6 +61,18 @@ def test_what_changes_a_number_may_not(run, change):
         workdirs.prepare(changed(**change), str(run))
 
 
+def test_a_run_from_before_a_setting_has_its_default(run):
+    text = json.loads((run / "config.json").read_text())
+    del text["config"]["lora.start"], text["config"]["optim.learning_rate"]
+    (run / "config.json").write_text(json.dumps(text))
+    assert workdirs.prepare(changed(), str(run)) == run
+    with pytest.raises(UserError, match=r"\(lora\.start: '' there, 'adapter' here\)"):
+        workdirs.prepare(changed(lora__start="adapter"), str(run))
+    (run / "config.json").write_text(json.dumps(text | {"config": text["config"] | {"gone": 1}}))
+    with pytest.raises(UserError, match=r"gone: 1 there, None here"):
+        workdirs.prepare(changed(), str(run))
+
+
 def test_a_mistake_can_be_corrected_before_there_is_a_result(tmp_path):
     workdirs.prepare(changed(data__train="typo.jsonl"), str(tmp_path))
     workdirs.prepare(changed(data__train="right.jsonl"), str(tmp_path))
