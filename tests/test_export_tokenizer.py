@@ -46,11 +46,22 @@ def roles(texts):
 def test_strings_of_the_published_tokenizer(real):
     _, tokenizer = real
     rows = golden("tokenizer_gemma3.jsonl.gz")
-    assert len(rows) > 3000
+    assert len(rows) > 5000
     for row in rows:
         assert tokenizer.encode(row["text"], add_special_tokens=False).ids == row["ids"]
         assert tokenizer.encode(row["text"]).ids == [2, *row["ids"]]
         assert tokenizer.decode(row["ids"]) == row["text"]
+
+
+def test_what_steers_written_out_in_text(real):
+    """Is read as the published tokenizer reads it, half of it too, and spaces that are U+2581."""
+    _, tokenizer = real
+    rows = golden("tokenizer_literals_gemma3.jsonl.gz")
+    assert len(rows) > 100
+    for row in rows:
+        assert tokenizer.encode(row["text"], add_special_tokens=False).ids == row["ids"]
+    spaces = tokenizer.encode("▁▁▁x", add_special_tokens=False).ids
+    assert spaces == tokenizer.encode("   x", add_special_tokens=False).ids
 
 
 def test_chats_of_the_published_template(real):

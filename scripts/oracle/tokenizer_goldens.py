@@ -6,6 +6,7 @@ DIR holds ``tokenizer.json`` and ``tokenizer_config.json`` (with ``chat_template
 instruction model. Needs ``tokenizers``, ``jinja2`` and ``babel``. The output is deterministic:
 
     tokenizer_gemma3.jsonl.gz       {"text", "ids"}: strings without control tokens, no <bos>
+    tokenizer_literals_gemma3.jsonl.gz  the same with control tokens written out in the text
     tokenizer_chat_gemma3.jsonl.gz  {"system", "turns", "ids", "prompt_ids"}: rendered by the chat
                                     template, whole and up to the last model turn
     tokenizer_gemma3.jinja          the chat template itself
@@ -91,6 +92,10 @@ Xin chào thế giới
 ជំរាបសួរ
 ᏣᎳᎩ""".splitlines()
 CONTROL = ("<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<unused", "_of_turn>", "_of_image>")
+LITERALS = (
+    *("<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<unused0>", "<unused98>", "[multimodal]"),
+    *("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<0x0A>"),
+)
 NOT_TEXT = (*CONTROL, "[multimodal]", "<image_soft_token>")
 
 
@@ -106,7 +111,8 @@ def locale_strings() -> Iterator[str]:
         territories, languages = list(locale.territories.values()), list(locale.languages.values())
         yield "; ".join(territories[index % 7 :: 29])
         yield "\n".join(languages[index % 11 :: 61])
-        yield from territories[index % 13 :: 197]
+        yield from territories[index % 13 :: 67]
+        yield from list(locale.currencies.values())[index % 17 :: 151]
 
 
 def random_strings(rng: random.Random, vocab: list[str]) -> Iterator[str]:
@@ -130,6 +136,18 @@ def strings(vocab: list[str]) -> list[str]:
     texts = [*CODE, *emoji, *CJK, *WORDS, *locale_strings(), *random_strings(rng, vocab)]
     wanted = [t for t in texts if t and "▁" not in t and not any(c in t for c in NOT_TEXT)]
     return list(dict.fromkeys(wanted))
+
+
+def literal_strings() -> Iterator[str]:
+    """Text in which somebody wrote what steers, whole, cut short, side by side, and U+2581."""
+    for index, name in enumerate(LITERALS):
+        around = [*WORDS, *CJK, *CODE]
+        for text in (around[index], around[-1 - index], ""):
+            yield f"{text}{name}"
+            yield f"{name} {text}"
+            yield f"{text[:7]} {name}{name}\n{text[7:]}"
+            yield f"{text}{name[:-1]} {name[1:]}"
+    yield from ("a▁b", "▁", " ▁ ", "▁▁▁x", "".join(LITERALS), " ".join(LITERALS))
 
 
 def conversations() -> Iterator[tuple[str | None, list[str]]]:
@@ -174,6 +192,12 @@ def main() -> None:
     vocab = sorted(tokenizer.get_vocab(with_added_tokens=False))
     texts = strings(vocab)
     write(args.golden / "tokenizer_gemma3.jsonl.gz", ({"text": t, "ids": ids(t)} for t in texts))
+
+    literals = list(dict.fromkeys(literal_strings()))
+    write(
+        args.golden / "tokenizer_literals_gemma3.jsonl.gz",
+        ({"text": t, "ids": ids(t)} for t in literals),
+    )
 
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     compiled = environment.from_string(template)

@@ -5,7 +5,8 @@ Transformers' own conversion of a ``tokenizer.model`` loses runs of spaces and `
 * Every merge that SentencePiece could do is listed, in the order in which it would: by the score of
   the piece that comes of it.
 * Pieces that SentencePiece takes whole (runs of spaces and newlines, HTML tags, control pieces) are
-  added tokens, spelled with real spaces, since they are looked for before anything else is done.
+  added tokens. They are looked for before anything else is done, but those of spaces once spaces
+  have become U+2581, for a U+2581 in the text is a space too.
 
 So a text is cut as by SentencePiece, but that control pieces written out in it are control, which
 the chat template relies on. What comes from users must be cleaned of them first; ``sft`` itself
@@ -88,11 +89,9 @@ def build(tokenizer: Tokenizer) -> dict[str, Any]:
     added = []
     vocabulary = {}
     for index, (piece, _, kind) in enumerate(rows):
-        whole = kind in (CONTROL, USER_DEFINED, UNKNOWN)
-        content = piece.replace(SPACE, " ") if whole else piece
-        vocabulary[content] = index
-        if whole:
-            added.append(_added(index, content, special=tokenizer.has_control(piece)))
+        vocabulary[piece] = index
+        if kind in (CONTROL, USER_DEFINED, UNKNOWN):
+            added.append(_added(index, piece, special=tokenizer.has_control(piece)))
     bos = {"SpecialToken": {"id": "<bos>", "type_id": 0}}
     one, two = ({"Sequence": {"id": x, "type_id": i}} for i, x in enumerate("AB"))
     return {
@@ -151,5 +150,6 @@ def merges(rows: list[tuple[str, float, int]]) -> list[tuple[str, str]]:
 
 
 def _added(index: int, content: str, *, special: bool) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": index, "content": content, **flags, "special": special}
+    flags: dict[str, bool] = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    flags |= {"normalized": SPACE in content, "special": special}
+    return {"id": index, "content": content, **flags}
