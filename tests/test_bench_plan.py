@@ -1,12 +1,12 @@
 """The benches of the planner, without compiling: rows, tables, going on where one stopped."""
 
-import json
 import sys
 
 import pytest
 from tiny_run import ROOT
 
 from sft import topology
+from sft.errors import UserError
 from sft.model import specs
 
 sys.path.insert(0, str(ROOT / "scripts/bench"))
@@ -42,29 +42,52 @@ def test_table_has_errors_and_numbers():
 
 
 def test_the_sheet_goes_on_where_it_stopped(tmp_path):
-    wanted = [("m", "v5e-1", 8), ("m", "v5e-4", 8), ("m", "v6e-1", 8)]
-    answers = {
-        wanted[0]: {"fits": True, "total": 1.25, "limit": 15.75},
-        wanted[1]: {"fits": False, "total": 20.0, "limit": 15.75, "at_least": True},
-        wanted[2]: {"error": "cannot be cut"},
-    }
-    asked = []
+    cells = planning_sheet.wanted(["gemma3_1b", "gemma2_2b"], ["v5e-1"], [32_768, 2048, 8192])
+    assert ("gemma2_2b", "v5e-1", 32_768) not in cells and len(cells) == 5
+    answers = [
+        {"fits": True, "total": 1.25, "limit": 15.75},
+        {"fits": False, "total": 20.0, "limit": 15.75, "at_least": True},
+        {"error": "cannot be cut"},
+        {"fits": True, "total": 2.0, "limit": 15.75},
+    ]
+    asked, path = [], tmp_path / "planning.jsonl"
 
     def compile_one(cell):
         asked.append(cell)
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return answers[cell]
+        return answers[len(set(asked)) - 1]
 
     with pytest.raises(KeyboardInterrupt):
-        planning_sheet.fill(tmp_path, wanted, compile_one)
-    with (tmp_path / "cells.jsonl").open("a") as file:
-        file.write('{"model": "cut off')
-    planning_sheet.fill(tmp_path, wanted, compile_one)
-    assert asked == [wanted[0], wanted[1], wanted[1], wanted[2]]
+        planning_sheet.fill(path, cells, compile_one)
+    with path.open("a") as file:
+        file.write('{"model": "cut off\n')
+    planning_sheet.fill(path, cells, compile_one)
+    assert [n for *_, n in asked] == [2048, 8192, 8192, 2048, 8192]  # 32,768 was ruled out by 8,192
+    assert planning_sheet.fill(path, cells, compile_one) == planning_sheet.done(path)
     rows = [
-        json.loads(s) for s in (tmp_path / "cells.jsonl").read_text().splitlines() if "found" in s
+        line.split("|")[2:4]
+        for line in planning_sheet.sheet(planning_sheet.done(path)).splitlines()
     ]
-    assert len(rows) == 3
-    last = (tmp_path / "sheet.md").read_text().splitlines()[2]
-    assert last == "| m | 8 | **1.2 / 15.8** | >20.0 / 15.8 | — |"
+    assert rows[2:] == [
+        [" ", " 15.75 "],
+        [" 2,048 ", " no "],
+        [" 8,192 ", " **2.0** "],
+        [" 2,048 ", " **1.2** "],
+        [" 8,192 ", " >20.0 "],
+        [" 32,768 ", " no "],
+    ]
+
+
+def test_the_sheet_in_the_readme_is_that_of_the_cells(tmp_path):
+    table = planning_sheet.sheet(planning_sheet.done(planning_sheet.CELLS))
+    assert (
+        f"{planning_sheet.START}\n{table}\n{planning_sheet.END}" in (ROOT / "README.md").read_text()
+    )
+    copy = tmp_path / "README.md"
+    copy.write_text(f"a\n{planning_sheet.START}\nold\n{planning_sheet.END}\nb\n")
+    planning_sheet.put("new", copy)
+    assert copy.read_text() == f"a\n{planning_sheet.START}\nnew\n{planning_sheet.END}\nb\n"
+    copy.write_text("nothing")
+    with pytest.raises(UserError, match="expected the marks"):
+        planning_sheet.put("new", copy)

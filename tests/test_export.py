@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -86,6 +87,25 @@ def test_what_cannot_be_is_said(export, tmp_path, capsys, words, said):
     assert export(*words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
+
+
+def test_without_a_checkpoint(shared, tmp_path, capsys):
+    run = shared.copy("done", tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    assert shared.main("export", run, "--format=peft") == 2
+    assert "checkpoints: none there. Run sft train first" in capsys.readouterr().err
+    assert not (run / "export").exists()
+
+
+def test_a_half_written_checkpoint(shared, tmp_path, capsys):
+    run = shared.copy("done", tmp_path / "run")
+    step = json.loads((run / "selection.json").read_text())["step"]
+    for file in (run / "checkpoints" / str(step)).rglob("*"):
+        if file.is_file() and file.stat().st_size > 200:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert shared.main("export", run, "--format=peft") == 2
+    assert f"checkpoints/{step}: cannot be restored" in capsys.readouterr().err
+    assert not (run / "export").exists() or os.listdir(run / "export") == []
 
 
 def test_a_full_disk_leaves_nothing(export, tmp_path, capsys, monkeypatch):

@@ -23,10 +23,10 @@ from sft.model.weights import gguf as reader
 FAMILIES = ("gemma2", "gemma3")
 
 
-def make(tmp_path, family="gemma3", names=lora.NAMES, dtype="float32", **values):
+def make(tmp_path, family="gemma3", names=lora.NAMES, dtype="float32", spec=None, **values):
     """A tuned model without a run; its tokenizer has as many pieces as the model has rows."""
     tokenizer = tiny_tokenizer(family)
-    spec = dataclasses.replace(specs.tiny(family), vocab=tokenizer.vocab_size)
+    spec = dataclasses.replace(spec or specs.tiny(family), vocab=tokenizer.vocab_size)
     config = default()
     config.update_from_flattened_dict({"lora.rank": 3, "lora.alpha": 6.0} | values)
     params = tiny.make_params(spec, dtype=dtype)
@@ -37,6 +37,15 @@ def make(tmp_path, family="gemma3", names=lora.NAMES, dtype="float32", **values)
     options = dataclasses.replace(tiny.FLOAT32, lora_scale=scale)
     arm = Arm("best", 8)
     return Tuned(config, tmp_path, arm, spec, tokenizer, params, adapters, options, lambda: params)
+
+
+def make_published(tmp_path, family):
+    """With the published pattern of layers: llama.cpp and Keras-Hub know no other."""
+    spec = specs.tiny(family)
+    if family == "gemma3":
+        local, whole = spec.pattern[0], spec.pattern[-1]
+        spec = dataclasses.replace(spec, num_layers=7, pattern=(*[local] * 5, whole))
+    return make(tmp_path, family, spec=spec)
 
 
 def merged(tuned, dtype):

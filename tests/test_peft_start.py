@@ -1,6 +1,8 @@
 """A PEFT adapter as where a run starts: evaluated as it is, and tuned further."""
 
+import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_run
 
+from sft.errors import UserError
 from sft.model import peft
 
 shared, registered = tiny_run.shared, tiny_run.registered
@@ -55,6 +58,31 @@ def test_other_settings_than_its_own_are_refused(shared, adapter, tmp_path, caps
     start = f"--config.lora.start={adapter}"
     assert shared.main("eval", tmp_path / "run", "--checkpoint=base", start, *words) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_layers": 2}, "tiny_run has 2. Adapters must be on every layer"),
+        ({"embed": 48}, "needs 48 inputs: an adapter of another model. Set config.model.name"),
+        ({"kv_heads": 1}, "needs 16 outputs: an adapter of another model"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused(adapter, change, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        peft.read(adapter, dataclasses.replace(tiny_run.SPEC, **change))
+
+
+@pytest.mark.parametrize("kept", [0, 100, 20_000])
+def test_a_half_copied_adapter_is_refused(shared, adapter, tmp_path, capsys, kept):
+    folder = tmp_path / "half"
+    shutil.copytree(adapter, folder)
+    content = (folder / peft.FILE).read_bytes()
+    assert kept < len(content)
+    (folder / peft.FILE).write_bytes(content[:kept])
+    start = f"--config.lora.start={folder}"
+    assert shared.main("eval", tmp_path / "run", "--checkpoint=base", start) == 2
+    assert str(folder / peft.FILE) in capsys.readouterr().err
 
 
 def test_an_adapter_under_other_names(shared, adapter, tmp_path):
