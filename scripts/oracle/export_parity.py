@@ -23,6 +23,7 @@ import json
 import pathlib
 import sys
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import export_runtimes as runtimes
 import numpy as np
@@ -81,7 +82,6 @@ def write(out: pathlib.Path, model: "Tuned") -> None:
     prompts.append([tok.bos_id, *tok.encode("".join(story))][:600])
     options = dataclasses.replace(model.options, dtype=jnp.dtype("float32"), mesh=None)
 
-    @jax.jit
     def logits(params, adapters, tokens_BxL):
         places_BxL = jnp.arange(tokens_BxL.shape[1])[None]
         segments_BxL = jnp.ones_like(tokens_BxL)
@@ -90,12 +90,26 @@ def write(out: pathlib.Path, model: "Tuned") -> None:
         )
         return decoder.logits(spec, params, hidden[0, -KEPT:])
 
-    arrays = {}
-    for i, ids in enumerate(prompts):
-        arrays[f"ids{i}"] = np.asarray(ids, np.int32)
-        arrays[f"logits{i}"] = np.asarray(logits(model.params, model.adapters, jnp.asarray([ids])))
+    arrays = {f"ids{i}": np.asarray(ids, np.int32) for i, ids in enumerate(prompts)}
+    for name, gelu in (("logits", jax.nn.gelu), ("llama", llama_gelu)):
+        with mock.patch.object(jax.nn, "gelu", gelu):
+            compute = jax.jit(lambda *given: logits(*given))
+            for i, ids in enumerate(prompts):
+                tokens_BxL = jnp.asarray([ids])
+                arrays[f"{name}{i}"] = np.asarray(compute(model.params, model.adapters, tokens_BxL))
     np.savez(out / "reference.npz", **arrays)
     (out / "model.txt").write_text(spec.name)
+
+
+def llama_gelu(x, approximate: bool = True):
+    """As llama.cpp computes it, from a table of float16 (``GGML_GELU_FP16``, ggml-cpu/vec.h)."""
+    import jax.numpy as jnp
+
+    del approximate  # it always is
+    half = x.astype(jnp.float16).astype(jnp.float32)
+    y = 0.5 * half * (1 + jnp.tanh((2 / np.pi) ** 0.5 * (half + 0.044715 * half**3)))
+    y = y.astype(jnp.float16).astype(jnp.float32)
+    return jnp.where(x <= -10, 0.0, jnp.where(x >= 10, x, y))
 
 
 def write_answers(out: pathlib.Path, model: "Tuned") -> None:
@@ -143,7 +157,7 @@ def goldens(out: pathlib.Path) -> None:
         kept = {k: v for k, v in arrays.items() if k.startswith("ids")}
         for file in sorted(folder.glob("logits *.npz")):
             name = file.stem.removeprefix("logits ")
-            kept |= {f"{name}/{k}": v[-1] for k, v in np.load(file).items()}
+            kept |= {f"{name}/{k}": v for k, v in np.load(file).items()}
         np.savez_compressed(GOLDEN / f"exports_{family}.npz", **kept)
 
 

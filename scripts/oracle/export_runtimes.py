@@ -16,17 +16,21 @@ NEW_TOKENS = 16
 
 
 def check(
-    out: pathlib.Path, library: str, form: str, logits_of: Callable[[np.ndarray], np.ndarray]
+    out: pathlib.Path,
+    library: str,
+    form: str,
+    logits_of: Callable[[np.ndarray], np.ndarray],
+    against: str = "logits",
 ) -> None:
     """Adds a line to ``parity.jsonl``; ``logits_of`` maps ids ``[L]`` to logits ``[L, V]``.
 
-    Those of the last position go to ``logits LIBRARY FORMAT.npz``.
+    Those of the last position go to ``logits LIBRARY FORMAT.npz``. ``against`` is which of ours.
     """
     stored = np.load(out / "reference.npz")
     short: list[tuple[float, ...]] = []
     last = {}
-    for i in range(len(stored.files) // 2):
-        ids, ours = stored[f"ids{i}"], stored[f"logits{i}"]
+    for i in range(len(stored.files) // 3):
+        ids, ours = stored[f"ids{i}"], stored[f"{against}{i}"]
         theirs = logits_of(ids)[-KEPT:, : ours.shape[1]].astype(np.float32)
         last[f"logits{i}"] = theirs[-1]
         gap = np.abs(ours - theirs)
@@ -201,7 +205,10 @@ def of_keras(out: pathlib.Path) -> None:
 
 
 def of_llama(out: pathlib.Path) -> None:
-    """The model, the adapters on the base model, and what llama.cpp makes smaller of the model."""
+    """The model, the adapters on the base model, and what llama.cpp makes smaller of the model.
+
+    It takes GELU from a table of float16, so the model is also compared with ours that does.
+    """
     import ctypes
 
     import llama_cpp
@@ -224,6 +231,7 @@ def of_llama(out: pathlib.Path) -> None:
 
     model = load("gguf")
     check(out, name, "gguf", logits_of(model))
+    check(out, name, "gguf, ours with its GELU", logits_of(model), "llama")
     if (out / "answers.json").exists():
         llama_tokenizer(out, name, model)
         llama_answers(out, name, "gguf", model)

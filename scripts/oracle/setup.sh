@@ -5,7 +5,8 @@
 #   scripts/oracle/setup.sh
 #   .venv-oracle/bin/python scripts/oracle/parity_goldens.py
 #
-# scripts/oracle/setup.sh keras makes .venv-keras instead, beside .venv, for export_parity.py.
+# scripts/oracle/setup.sh keras makes .venv-keras instead, beside .venv, and scripts/oracle/setup.sh
+# llama .venv-llama, which compiles llama.cpp (a quarter of an hour); both for export_parity.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -13,6 +14,15 @@ if [[ ${1-} == keras ]]; then
   [ -x .venv-keras/bin/python ] || .venv/bin/python -m venv .venv-keras
   .venv-keras/bin/python -m pip install --quiet --disable-pip-version-check keras-hub==0.32.0 \
     jax==0.11.0 safetensors==0.8.0 sentencepiece==0.2.1
+  exit
+fi
+
+if [[ ${1-} == llama ]]; then
+  [ -x .venv-llama/bin/python ] || .venv/bin/python -m venv .venv-llama
+  # Named instructions instead of this machine's: with GGML_NATIVE=ON it crashed on one with AMX.
+  CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON" \
+    .venv-llama/bin/python -m pip install --quiet --disable-pip-version-check \
+    'llama-cpp-python[server]==0.3.36' numpy==2.5.5
   exit
 fi
 
