@@ -1,16 +1,18 @@
 """A table of what fits where: every model, slice and length, compiled ahead of time for TPUs.
 
     source scripts/env.sh plan
-    python scripts/bench/planning_sheet.py --out runs/bench/planning                # hours
-    python scripts/bench/planning_sheet.py --out runs/bench/planning --models gemma3_1b \\
-      --slices v5e-8,v6e-8 --lengths 2048,8192
+    python scripts/bench/planning_sheet.py                      # what is missing: a minute a cell
+    python scripts/bench/planning_sheet.py --models gemma3_1b --slices v5e-8,v6e-8 --lengths 2048
 
-Writes ``cells.jsonl``, a line for each cell as it is done, and ``sheet.md``, the table. Started
-again it goes on where it stopped. One row a device, weights shared by all devices, rank 16,
-``model.remat = "layer"``; each cell is compiled in a process of its own.
+Adds a line to ``planning.jsonl`` for each cell as it is done, and puts the table into README.md.
+Started again it goes on where it stopped; what is to be measured again is deleted there. One row a
+device, weights shared by all devices, rank 16, ``model.remat = "layer"``; each cell is compiled in
+a process of its own. Not compiled: what is longer than the model's published context, and what a
+shorter length already rules out.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -23,10 +25,14 @@ sys.path.insert(0, str(ROOT))
 
 from sft import topology  # noqa: E402
 from sft.errors import UserError  # noqa: E402
+from sft.export import hub  # noqa: E402
 from sft.model import specs  # noqa: E402
 
-SLICES = ("v5e-1", "v5e-4", "v5e-8", "v5e-16", "v6e-1", "v6e-4", "v6e-8", "v5p-8", "tpu7x-8")
+SLICES = ("v5e-1", "v5e-8", "v6e-1", "v6e-8", "v5p-8", "tpu7x-8")
 LENGTHS = (2048, 8192, 32768)
+CELLS = Path(__file__).with_name("planning.jsonl")
+README = ROOT / "README.md"
+START, END = "<!-- planning sheet -->", "<!-- end of the planning sheet -->"
 
 Cell = tuple[str, str, int]  # model, slice, length
 
@@ -63,7 +69,7 @@ def compile_cell(cell: Cell) -> dict[str, Any]:
 
 
 def done(path: Path) -> dict[Cell, dict[str, Any]]:
-    """The cells of ``cells.jsonl``; a last line that was cut off is no cell."""
+    """The cells of ``planning.jsonl``; a last line that was cut off is no cell."""
     found = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -74,33 +80,39 @@ def done(path: Path) -> dict[Cell, dict[str, Any]]:
     return found
 
 
-def _line(cell: Cell, found: dict[str, Any]) -> str:
-    row = dict(zip(("model", "slice", "length"), cell, strict=True)) | {"found": found}
-    return json.dumps(row) + "\n"
-
-
 def sheet(cells: dict[Cell, dict[str, Any]]) -> str:
     """Markdown: a line for each model and length, a column for each slice."""
-    slices = list(dict.fromkeys(name for _, name, _ in cells))
+    slices = [name for name in SLICES if any(name == other for _, other, _ in cells)]
+    limits = [f"{topology.get(name).generation.hbm_bytes / topology.GIB:.2f}" for name in slices]
     lines = [
         "| model | length | " + " | ".join(slices) + " |",
         "|" + "---|" * (len(slices) + 2),
+        "| *what there is* | | " + " | ".join(limits) + " |",
     ]
-    for model, length in dict.fromkeys((model, length) for model, _, length in cells):
+    rows = {(model, length) for model, _, length in cells}
+    for model, length in sorted(rows, key=lambda row: (list(specs.SPECS).index(row[0]), row[1])):
         row = [_shown(cells.get((model, name, length))) for name in slices]
-        lines.append(f"| {model} | {length} | " + " | ".join(row) + " |")
-    note = "GiB on a device, of what there is; **bold** fits. One row a device, rank 16."
-    return "\n".join([*lines, "", note, ""])
+        lines.append(f"| {model} | {length:,} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
 
 
 def _shown(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     if found.get("total") is None:
-        return "—"
+        return "no"
     sign = ">" if found.get("at_least") else ""
-    text = f"{sign}{found['total']:.1f} / {found['limit']:.1f}"
+    text = f"{sign}{found['total']:.1f}"
     return f"**{text}**" if found["fits"] else text
+
+
+def put(text: str, path: Path) -> None:
+    """Replaces what stands between the two marks in ``path``."""
+    before, _, rest = path.read_text().partition(START)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise UserError(f"{path}: expected the marks {START} and {END}.")
+    path.write_text(f"{before}{START}\n{text}\n{END}{after}")
 
 
 def _in_a_process(cell: Cell) -> dict[str, Any]:
@@ -111,26 +123,40 @@ def _in_a_process(cell: Cell) -> dict[str, Any]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def fill(out: Path, wanted: list[Cell], compile_one=_in_a_process) -> dict[Cell, dict[str, Any]]:
-    """Compiles the cells that are not there yet, writing each down at once."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "cells.jsonl"
-    cells = done(path)
-    path.write_text("".join(_line(cell, found) for cell, found in cells.items()))
-    for i, cell in enumerate(wanted):
-        if cell in cells:
+def wanted(models: list[str], slices: list[str], lengths: list[int]) -> list[Cell]:
+    """A slice after the other, and shorter before longer, which may rule it out."""
+    return [
+        (model, name, length)
+        for name in slices
+        for model in models
+        for length in sorted(lengths)
+        if length <= hub.positions(specs.get(model))
+    ]
+
+
+def fill(path: Path, cells: list[Cell], compile_one=_in_a_process) -> dict[Cell, dict[str, Any]]:
+    """Compiles the cells that are not in ``path`` yet, writing each down at once."""
+    known = done(path)
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    for i, cell in enumerate(cells):
+        if cell in known:
             continue
-        print(f"{i + 1} of {len(wanted)}: {' '.join(map(str, cell))}", file=sys.stderr)
-        cells[cell] = compile_one(cell)
+        model, name, length = cell
+        print(f"{i + 1} of {len(cells)}: {model} {name} {length}", file=sys.stderr)
+        no = [
+            n
+            for (*other, n), found in known.items()
+            if other == [model, name] and n < length and found.get("fits") is False
+        ]
+        known[cell] = {"fits": False, "ruled_out_by": min(no)} if no else compile_one(cell)
+        row = {"model": model, "slice": name, "length": length, "found": known[cell]} | versions
         with path.open("a") as file:
-            file.write(_line(cell, cells[cell]))
-        (out / "sheet.md").write_text(sheet(cells))
-    return cells
+            file.write(json.dumps(row) + "\n")
+    return known
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/planning")
     parser.add_argument("--models", default=",".join(specs.SPECS), help="names joined by commas")
     parser.add_argument("--slices", default=",".join(SLICES), help="names joined by commas")
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="positions a row")
@@ -145,11 +171,12 @@ def main() -> int:
         slices = [topology.get(name).name for name in args.slices.split(",")]
         lengths = [int(n) for n in args.lengths.split(",")]
         os.nice(10)
-        fill(args.out, [(m, s, n) for m in models for n in lengths for s in slices])
+        fill(CELLS, wanted(models, slices, lengths))
+        put(sheet(done(CELLS)), README)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print((args.out / "sheet.md").read_text())
+    print(sheet(done(CELLS)))
     return 0
 
 

@@ -152,7 +152,7 @@ def golden(folder: Path) -> None:
     model = folder / "hf"
     model.mkdir()
     (model / "model.safetensors").write_bytes(weights)
-    (model / "config.json").write_text(json.dumps(exchange.hf_config(tiny_run.SPEC)))
+    exchange.write_config(model, tiny_run.SPEC)
     columns = map(list, zip(*tiny_pieces(), strict=True))
     text = json.dumps(data_exchange.tokenizer_json(*columns))
     (model / "tokenizer.json").write_text(text)

@@ -20,7 +20,7 @@ fi
 if [[ ${1-} == llama ]]; then
   [ -x .venv-llama/bin/python ] || .venv/bin/python -m venv .venv-llama
   # Named instructions instead of this machine's: with GGML_NATIVE=ON it crashed on one with AMX.
-  CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON" \
+  CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DLLAVA_BUILD=OFF" \
     .venv-llama/bin/python -m pip install --quiet --disable-pip-version-check \
     'llama-cpp-python[server]==0.3.36' numpy==2.5.5
   exit

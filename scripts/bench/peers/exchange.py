@@ -57,69 +57,25 @@ def write_model(directory: Path, spec: Spec, weights: str, dtype: str = "bfloat1
     from sft.model.weights import load
 
     params = jax.device_get(load(spec, weights, dtype=dtype))
-    save_file(to_hf(params), directory / "model.safetensors", metadata={"format": "pt"})
-    (directory / "config.json").write_text(json.dumps(hf_config(spec), indent=2))
+    save_file(to_hf(params, spec), directory / "model.safetensors", metadata={"format": "pt"})
+    write_config(directory, spec, dtype)
 
 
-def to_hf(params: Tree) -> dict[str, np.ndarray]:
+def write_config(directory: Path, spec: Spec, dtype: str = "bfloat16") -> None:
+    """``config.json``, of a model to be trained."""
+    from sft.export import hub
+
+    described = hub.describe(spec) | {"dtype": dtype, "use_cache": False}
+    (directory / "config.json").write_text(json.dumps(described, indent=2))
+
+
+def to_hf(params: Tree, spec: Spec) -> dict[str, np.ndarray]:
     """Our stacked tree under Hugging Face's names and shapes (``[out, in]`` per projection)."""
-    layers, tensors = params["layers"], {}
-    norms = {
-        "input_layernorm": "pre_attention_norm_SxD",
-        "post_attention_layernorm": "post_attention_norm_SxD",
-        "pre_feedforward_layernorm": "pre_ffw_norm_SxD",
-        "post_feedforward_layernorm": "post_ffw_norm_SxD",
-        "self_attn.q_norm": "q_norm_SxH",
-        "self_attn.k_norm": "k_norm_SxH",
-    }
-    for i in range(len(layers["gate_SxDxF"])):
-        prefix = f"model.layers.{i}."
-        for theirs, ours in norms.items():
-            tensors[f"{prefix}{theirs}.weight"] = layers[ours][i]
-        for letter in "qkv":
-            w_DxNxH = layers[f"{letter}_SxDx{'N' if letter == 'q' else 'K'}xH"][i]
-            tensors[f"{prefix}self_attn.{letter}_proj.weight"] = w_DxNxH.reshape(len(w_DxNxH), -1).T
-        o_NxHxD = layers["o_SxNxHxD"][i]
-        tensors[f"{prefix}self_attn.o_proj.weight"] = o_NxHxD.reshape(-1, o_NxHxD.shape[-1]).T
-        for theirs, ours in (("gate", "gate_SxDxF"), ("up", "up_SxDxF"), ("down", "down_SxFxD")):
-            tensors[f"{prefix}mlp.{theirs}_proj.weight"] = layers[ours][i].T
-    tensors["model.embed_tokens.weight"] = params["embed_VxD"]
-    tensors["model.norm.weight"] = params["final_norm_D"]
-    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    from sft.model.weights import linear
+    from sft.model.weights.safetensors import NAMES
 
-
-def hf_config(spec: Spec) -> dict:
-    """``config.json`` of a text-only Gemma 3."""
-    kinds = [kind.window is not None for kind in spec.layers]
-    local = next(kind for kind in spec.layers if kind.window is not None)
-    whole = next(kind for kind in spec.layers if kind.window is None)
-    scaled = {"rope_type": "default"}
-    if whole.rope_scale != 1:
-        scaled = {"rope_type": "linear", "factor": whole.rope_scale}
-    return {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "dtype": "bfloat16",
-        "hidden_size": spec.embed,
-        "intermediate_size": spec.hidden,
-        "num_hidden_layers": spec.num_layers,
-        "num_attention_heads": spec.heads,
-        "num_key_value_heads": spec.kv_heads,
-        "head_dim": spec.head_dim,
-        "vocab_size": spec.vocab,
-        "query_pre_attn_scalar": round(spec.query_scale**-2),
-        "sliding_window": local.window,
-        "layer_types": ["sliding_attention" if k else "full_attention" for k in kinds],
-        "rope_parameters": {
-            "sliding_attention": {"rope_type": "default", "rope_theta": local.rope_base},
-            "full_attention": scaled | {"rope_theta": whole.rope_base},
-        },
-        "hidden_activation": "gelu_pytorch_tanh",
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 32768,
-        "tie_word_embeddings": True,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-        "use_cache": False,
-    }
+    found = {NAMES[leaf]: params[leaf] for leaf in ("embed_VxD", "final_norm_D")}
+    for leaf, stacked in params["layers"].items():
+        for layer, values in enumerate(stacked):
+            found[f"layers.{layer}.{NAMES[leaf]}"] = linear.store(leaf, values, spec)
+    return {f"model.{name}": np.ascontiguousarray(values) for name, values in found.items()}
