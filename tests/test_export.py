@@ -42,6 +42,8 @@ def test_every_format_of_a_run(export, tmp_path, capsys):
         assert "ai.google.dev/gemma/terms" in (folder / "NOTICE").read_text()
         assert all(file.stat().st_mode & 0o444 == 0o444 for file in folder.iterdir())
     assert sorted(os.listdir(tmp_path / "out")) == sorted(names)  # and no temporary ones
+    modelfile = (tmp_path / "out" / "gguf" / "Modelfile").read_text()
+    assert "FROM ./model.gguf" in modelfile and "PARAMETER repeat_penalty 1.0" in modelfile
 
 
 def test_the_merged_export_is_a_model_to_start_from(shared, export, tmp_path):
@@ -142,6 +144,20 @@ def test_a_checkpoint_that_has_learnt_nothing_is_refused(shared, tmp_path, capsy
     assert cli.main(["sft", "export", f"--workdir={tmp_path / 'run'}", "--format=peft"]) == 2
     assert "nothing has been learnt" in capsys.readouterr().err
     assert not (tmp_path / "run" / "export").exists()
+
+
+def test_dora_is_for_peft_alone(shared, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["--config.lora.dora=True", "--config.train.epochs=1"]
+    assert shared.main("train", run, *words) == 0
+    stored = ["sft", "export", f"--workdir={run}", "--dtype=float32"]
+    assert cli.main([*stored, "--format=peft,orbax,gguf"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("merged weights only: its library knows no DoRA") == 2
+    assert json.loads((run / "export" / "peft" / peft.CONFIG).read_text())["use_dora"]
+    for name in ("orbax", "gguf"):
+        assert "adapter" not in " ".join(os.listdir(run / "export" / name))
+        assert "adapters" not in (run / "export" / name / "README.md").read_text().split("## ")[1]
 
 
 def test_full_tuning_has_merged_weights_only(shared, tmp_path, capsys):

@@ -31,7 +31,9 @@ class Format:
       check: ``(tuned, folder, dtype)`` reads it back: what was compared → how far it is apart.
       dtypes: of the weights, the first if none is asked for.
       library: that loads it, by its name on Hugging Face.
-      use: markdown for the card; ``{base}`` and ``{rank}``, of ``gm.nn.LoRA``, are filled in.
+      use: markdown for the card; ``{base}`` is filled in.
+      use_adapters: what it says of the adapters where they lie beside merged weights; ``{rank}`` is
+        that of ``gm.nn.LoRA``. Not for DoRA's, which those libraries do not know.
       needs_adapters: a run of full tuning has nothing for it.
     """
 
@@ -41,6 +43,7 @@ class Format:
     dtypes: tuple[str, ...]
     library: str
     use: str
+    use_adapters: str = ""
     needs_adapters: bool = False
 
 
@@ -165,7 +168,7 @@ FORMATS = {
         _check_orbax,
         ("bfloat16", "float32"),
         "gemma",
-        '```python\nfrom gemma import gm\n\nparams = gm.ckpts.load_params("merged")\n```\n\n'
+        '```python\nfrom gemma import gm\n\nparams = gm.ckpts.load_params("merged")\n```',
         "`adapters` are for `gm.nn.LoRA(rank={rank}, model=…)`: "
         "`gemma.peft.merge_params(base, orbax.checkpoint.StandardCheckpointer().restore(…))`.",
     ),
@@ -175,9 +178,8 @@ FORMATS = {
         _check_gguf,
         ("float16", "float32", "bfloat16", "q8_0"),
         "gguf",
-        "```\nllama-cli -m model.gguf\n"
-        "llama-cli -m BASE.gguf --lora adapter.gguf  # the base model and the adapters\n"
-        "ollama create NAME -f Modelfile\n```",
+        "```\nllama-cli -m model.gguf\nollama create NAME -f Modelfile\n```",
+        "The adapters on the base model: `llama-cli -m BASE.gguf --lora adapter.gguf`.",
     ),
 }
 

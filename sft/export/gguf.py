@@ -40,6 +40,8 @@ TEMPLATE """{{{{- $system := .System }}}}{{{{ range .Messages }}}}{{{{ if eq .Ro
 {{{{ end }}}}{{{{ end }}}}"""
 PARAMETER stop <end_of_turn>
 PARAMETER temperature {temperature}
+# Ollama's own, 1.1, makes it avoid what stands in the prompt, which tuned answers often repeat.
+PARAMETER repeat_penalty 1.0
 '''
 
 

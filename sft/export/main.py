@@ -69,12 +69,15 @@ def main(
             format_.write(tuned, folder, kind, base)
             checked = dict(format_.check(tuned, folder, kind))
             said = checked | {"for comparison, the base model": learnt}
-            rank = official.rank(tuned.adapters) if tuned.adapters else 0
-            use = format_.use.replace("{base}", base).replace("{rank}", str(rank))
+            use = _use(format_, tuned, base)
             card.write(tuned, folder, format_.library, base, use, about, said)
         for what, apart in checked.items():
             print(f"{root / name}: {what}: {verify.said(apart)}")
         print(f"wrote {root / name}: {format_.text}")
+        if format_.use_adapters and tuned.has_magnitudes:
+            print(
+                "  merged weights only: its library knows no DoRA. --format=peft has the adapters."
+            )
         found[name] = {
             "path": str(root / name),
             "checkpoint": tuned.arm.step,
@@ -82,6 +85,15 @@ def main(
             "checked": {what: dataclasses.asdict(apart) for what, apart in checked.items()},
         }
     return found
+
+
+def _use(format_: Format, tuned: tuned_lib.Tuned, base: str) -> str:
+    """How the card says it is used."""
+    parts = [format_.use.replace("{base}", base)]
+    if format_.use_adapters and tuned.adapters and not tuned.has_magnitudes:
+        rank = official.rank(tuned.adapters)
+        parts.append(format_.use_adapters.replace("{rank}", str(rank)))
+    return "\n\n".join(parts)
 
 
 def _checked(
