@@ -276,7 +276,7 @@ def difference(ours: dict, theirs: dict) -> list[str]:
 
     A setting that ``theirs`` lacks was added since. Its default is what the code did before.
     """
-    theirs = dict(flatten(default())) | theirs
+    theirs = {k: v for k, v in flatten(default()) if k in ours} | theirs
     keys = list(ours) + [k for k in theirs if k not in ours]
     return [
         f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here"

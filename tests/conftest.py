@@ -1,6 +1,7 @@
 """Eight fake CPU devices for every test. Must run before anything imports jax."""
 
 import os
+import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
@@ -10,6 +11,8 @@ os.environ["XLA_FLAGS"] = (
 
 import hypothesis
 
+# What a shell starts in the background is deaf to Ctrl-C, and so would every test of it be.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is not a failing test.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
 hypothesis.settings.load_profile("no_deadline")

@@ -42,16 +42,17 @@ def recorded(request, tmp_path_factory):
 
 def last_logits(tuned, adapters, golden):
     """Of each prompt, ``[P, V]``."""
-    found = []
-    for i in PROMPTS:
-        tokens_BxL = jnp.asarray(golden[f"ids{i}"])[None]
+
+    @jax.jit  # a new one each time, for a GELU of its own
+    def last(tokens_BxL):
         places_BxL = jnp.arange(tokens_BxL.shape[1])[None]
         segments_BxL = jnp.ones_like(tokens_BxL)
         hidden_BxLxD = decoder.forward(
             tuned.spec, tuned.params, adapters, tokens_BxL, places_BxL, segments_BxL, tuned.options
         )
-        found.append(decoder.logits(tuned.spec, tuned.params, hidden_BxLxD[0, -1:])[0])
-    return np.stack(found)
+        return decoder.logits(tuned.spec, tuned.params, hidden_BxLxD[0, -1:])[0]
+
+    return np.stack([last(jnp.asarray(golden[f"ids{i}"])[None]) for i in PROMPTS])
 
 
 def gaps(ours_PxV, golden, library):

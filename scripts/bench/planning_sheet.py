@@ -65,7 +65,8 @@ def compile_cell(cell: Cell) -> dict[str, Any]:
         return {"error": str(error)}
     sizes = ("total", "temporaries")
     gib = {k: v / topology.GIB if k in sizes and v else v for k, v in found.items()}
-    return gib | {"limit": limit / topology.GIB}
+    versions = {library: importlib.metadata.version(library) for library in ("jax", "libtpu")}
+    return gib | {"limit": limit / topology.GIB} | versions
 
 
 def done(path: Path) -> dict[Cell, dict[str, Any]]:
@@ -137,7 +138,6 @@ def wanted(models: list[str], slices: list[str], lengths: list[int]) -> list[Cel
 def fill(path: Path, cells: list[Cell], compile_one=_in_a_process) -> dict[Cell, dict[str, Any]]:
     """Compiles the cells that are not in ``path`` yet, writing each down at once."""
     known = done(path)
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
     for i, cell in enumerate(cells):
         if cell in known:
             continue
@@ -149,7 +149,7 @@ def fill(path: Path, cells: list[Cell], compile_one=_in_a_process) -> dict[Cell,
             if other == [model, name] and n < length and found.get("fits") is False
         ]
         known[cell] = {"fits": False, "ruled_out_by": min(no)} if no else compile_one(cell)
-        row = {"model": model, "slice": name, "length": length, "found": known[cell]} | versions
+        row = {"model": model, "slice": name, "length": length, "found": known[cell]}
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
     return known

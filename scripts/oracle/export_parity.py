@@ -27,7 +27,7 @@ from unittest import mock
 
 import export_runtimes as runtimes
 import numpy as np
-from export_runtimes import GOLDEN, KEPT, NEW_TOKENS, ROOT
+from export_runtimes import GOLDEN, KEPT, NEW_TOKENS, ROOT, SMALLER
 
 if TYPE_CHECKING:
     from sft.export.tuned import Tuned
@@ -44,7 +44,7 @@ def reference(out: pathlib.Path, workdir: str) -> None:
     config = workdirs.stored_config(workdir)
     config.model.dtype = "float32"
     model = tuned.load(config, pathlib.Path(workdir), "best")
-    write(out, model)
+    write(out, model, SMALLER)
     write_answers(out, model)
 
 
@@ -58,8 +58,12 @@ def tiny(out: pathlib.Path) -> None:
         write(out / family, test_export_layouts.make_published(out / family, family))
 
 
-def write(out: pathlib.Path, model: "Tuned") -> None:
-    """The exports that are not there yet, ``reference.npz`` and the model's name."""
+def write(out: pathlib.Path, model: "Tuned", smaller: tuple[str, ...] = ()) -> None:
+    """The exports that are not there yet, ``reference.npz`` and the model's name.
+
+    Args:
+      smaller: types of GGUF's weights beside float32.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -67,14 +71,15 @@ def write(out: pathlib.Path, model: "Tuned") -> None:
     from sft.model import decoder
 
     untuned = dataclasses.replace(model, adapters={})
-    wanted = [(name, name, model) for name in formats.FORMATS]
+    wanted = [(name, name, model, "float32") for name in formats.FORMATS]
     bases = {"base": "safetensors", "base_orbax": "orbax", "base_gguf": "gguf"}
-    wanted += [(place, name, untuned) for place, name in bases.items()]
-    for place, name, of in wanted:
+    wanted += [(place, name, untuned, "float32") for place, name in bases.items()]
+    wanted += [(f"gguf_{dtype}", "gguf", model, dtype) for dtype in smaller]
+    for place, name, of, dtype in wanted:
         if (out / place).exists():  # of an earlier try
             continue
         (out / place).mkdir(parents=True)
-        formats.get(name).write(of, out / place, "float32", "base")
+        formats.get(name).write(of, out / place, dtype, "base")
 
     spec, tok = model.spec, model.tokenizer
     story = [f"On day {i} the ship sailed {37 * i % 101} miles. " for i in range(60)]

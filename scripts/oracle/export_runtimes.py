@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 KEPT = 64  # last positions of each prompt
 NEW_TOKENS = 16
+SMALLER = ("float16", "bfloat16", "q8_0")  # of GGUF, beside float32
 
 
 def check(
@@ -241,6 +242,10 @@ def of_llama(out: pathlib.Path) -> None:
     if (out / "answers.json").exists():
         llama_answers(out, name, "gguf adapter", model)
         del model
+        for dtype in SMALLER:
+            model = load(f"gguf_{dtype}")
+            check(out, name, f"gguf {dtype}", logits_of(model))
+            llama_answers(out, name, f"gguf {dtype}", model)
         options = llama_cpp.llama_model_quantize_default_params()
         for kind in ("Q8_0", "Q4_K_M"):
             options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
