@@ -61,7 +61,7 @@ def test_the_sheet_goes_on_where_it_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         planning_sheet.fill(path, cells, compile_one)
     with path.open("a") as file:
-        file.write('{"model": "cut off\n')
+        file.write('{"model": "cut off')
     planning_sheet.fill(path, cells, compile_one)
     assert [n for *_, n in asked] == [2048, 8192, 8192, 2048, 8192]  # 32,768 was ruled out by 8,192
     assert planning_sheet.fill(path, cells, compile_one) == planning_sheet.done(path)
@@ -71,7 +71,7 @@ def test_the_sheet_goes_on_where_it_stopped(tmp_path):
     ]
     assert rows[2:] == [
         [" ", " 15.75 "],
-        [" 2,048 ", " no "],
+        [" 2,048 ", " — "],
         [" 8,192 ", " **2.0** "],
         [" 2,048 ", " **1.2** "],
         [" 8,192 ", " >20.0 "],

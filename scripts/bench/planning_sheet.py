@@ -25,7 +25,6 @@ sys.path.insert(0, str(ROOT))
 
 from sft import topology  # noqa: E402
 from sft.errors import UserError  # noqa: E402
-from sft.export import hub  # noqa: E402
 from sft.model import specs  # noqa: E402
 
 SLICES = ("v5e-1", "v5e-8", "v6e-1", "v6e-8", "v5p-8", "tpu7x-8")
@@ -100,8 +99,10 @@ def sheet(cells: dict[Cell, dict[str, Any]]) -> str:
 def _shown(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
-    if found.get("total") is None:
+    if "ruled_out_by" in found:
         return "no"
+    if found.get("total") is None:
+        return "—"
     sign = ">" if found.get("at_least") else ""
     text = f"{sign}{found['total']:.1f}"
     return f"**{text}**" if found["fits"] else text
@@ -131,13 +132,16 @@ def wanted(models: list[str], slices: list[str], lengths: list[int]) -> list[Cel
         for name in slices
         for model in models
         for length in sorted(lengths)
-        if length <= hub.positions(specs.get(model))
+        if length <= specs.get(model).positions
     ]
 
 
 def fill(path: Path, cells: list[Cell], compile_one=_in_a_process) -> dict[Cell, dict[str, Any]]:
     """Compiles the cells that are not in ``path`` yet, writing each down at once."""
     known = done(path)
+    if path.exists() and not path.read_text().endswith("\n"):  # cut off: the next one begins anew
+        with path.open("a") as file:
+            file.write("\n")
     for i, cell in enumerate(cells):
         if cell in known:
             continue
@@ -155,11 +159,17 @@ def fill(path: Path, cells: list[Cell], compile_one=_in_a_process) -> dict[Cell,
     return known
 
 
+def numbers(text: str) -> list[int]:
+    """Joined by commas."""
+    return [int(n) for n in text.split(",")]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(specs.SPECS), help="names joined by commas")
     parser.add_argument("--slices", default=",".join(SLICES), help="names joined by commas")
-    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="positions a row")
+    lengths = ",".join(map(str, LENGTHS))
+    parser.add_argument("--lengths", default=lengths, type=numbers, help="positions a row")
     parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     try:
@@ -169,9 +179,8 @@ def main() -> int:
             return 0
         models = [specs.get(name).name for name in args.models.split(",")]
         slices = [topology.get(name).name for name in args.slices.split(",")]
-        lengths = [int(n) for n in args.lengths.split(",")]
         os.nice(10)
-        fill(CELLS, wanted(models, slices, lengths))
+        fill(CELLS, wanted(models, slices, args.lengths))
         put(sheet(done(CELLS)), README)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -242,18 +242,17 @@ def of_llama(out: pathlib.Path) -> None:
     if (out / "answers.json").exists():
         llama_answers(out, name, "gguf adapter", model)
         del model
-        for dtype in SMALLER:
-            model = load(f"gguf_{dtype}")
-            check(out, name, f"gguf {dtype}", logits_of(model))
-            llama_answers(out, name, f"gguf {dtype}", model)
+        others = [(f"gguf_{dtype}", "model.gguf", f"gguf {dtype}") for dtype in SMALLER]
         options = llama_cpp.llama_model_quantize_default_params()
         for kind in ("Q8_0", "Q4_K_M"):
             options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
             files = [str(out / "gguf" / f).encode() for f in ("model.gguf", f"{kind}.gguf")]
             assert llama_cpp.llama_model_quantize(*files, ctypes.byref(options)) == 0
-            model = load("gguf", f"{kind}.gguf")
-            check(out, name, f"gguf, made {kind} by it", logits_of(model))
-            llama_answers(out, name, f"gguf, made {kind} by it", model)
+            others.append(("gguf", f"{kind}.gguf", f"gguf, made {kind} by it"))
+        for place, file, form in others:
+            model = load(place, file)
+            check(out, name, form, logits_of(model))
+            llama_answers(out, name, form, model)
 
 
 def llama_tokenizer(out: pathlib.Path, library: str, model) -> None:

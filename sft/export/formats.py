@@ -62,7 +62,7 @@ def _check_peft(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]
 def _write_safetensors(tuned: Tuned, folder: Path, dtype: str, base: str) -> None:
     del base
     hub.write(tuned, folder, dtype)
-    tokenizer.write(tuned.tokenizer, folder, hub.positions(tuned.spec))
+    tokenizer.write(tuned.tokenizer, folder, tuned.spec.positions)
 
 
 def _check_safetensors(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]:

@@ -52,7 +52,7 @@ def write(tuned: Tuned, folder: Path, dtype: str) -> None:
       dtype: of matrices: ``float32``, ``float16``, ``bfloat16`` or ``q8_0``.
     """
     _write_model(tuned, folder / MODEL, _KINDS[dtype])
-    if tuned.adapters and not tuned.has_magnitudes:
+    if tuned.has_plain_adapters:
         _write_adapter(tuned, folder / ADAPTER)
     text = _OLLAMA.format(model=MODEL, temperature=tuned.config.eval.temperature)
     (folder / MODELFILE).write_text(text)
@@ -115,7 +115,7 @@ def describe(writer: "GGUFWriter", spec: Spec) -> None:
     from gguf import RopeScalingType
 
     whole = next(kind for kind in spec.pattern if kind.window is None)
-    writer.add_context_length(hub.positions(spec))
+    writer.add_context_length(spec.positions)
     writer.add_embedding_length(spec.embed)
     writer.add_block_count(spec.num_layers)
     writer.add_feed_forward_length(spec.hidden)

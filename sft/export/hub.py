@@ -4,7 +4,7 @@ Transformers, vLLM, Keras-Hub, LiteRT and llama.cpp's converter read such a dire
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ from ml_collections import ConfigDict
 
 from sft.data.tokenizer import Tokenizer
 from sft.export.tuned import Tuned
-from sft.model.specs import CONTEXT, Spec
+from sft.model.specs import Spec
 from sft.model.weights import linear
 from sft.model.weights.assemble import OTHER_ROWS
 from sft.model.weights.safetensors import NAMES
 
 SHARD_BYTES = 5_000_000_000  # of a file, as the published ones
-_POSITIONS_WITH_IMAGES = 131_072
 
 
 def write(tuned: Tuned, folder: Path, dtype: str) -> None:
@@ -36,11 +35,18 @@ def write(tuned: Tuned, folder: Path, dtype: str) -> None:
 
 def tensors(tuned: Tuned, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor by the name that Hugging Face gives it. The head is the embedding: none."""
-    for leaf, layer, values in tuned.leaves(dtype):
+    return named(tuned.leaves(dtype), tuned.spec)
+
+
+def named(
+    leaves: Iterable[tuple[str, int | None, np.ndarray]], spec: Spec
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Our leaves (``layer`` is ``None`` where they are not stacked) by Hugging Face's names."""
+    for leaf, layer, values in leaves:
         name = NAMES[leaf] if layer is None else f"layers.{layer}.{NAMES[leaf]}"
         if leaf == "embed_VxD":
-            values = values[: rows(tuned.spec)]
-        yield f"model.{name}", linear.store(leaf, values, tuned.spec)
+            values = values[: rows(spec)]
+        yield f"model.{name}", linear.store(leaf, values, spec)
 
 
 def describe(spec: Spec) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def describe(spec: Spec) -> dict[str, Any]:
         "final_logit_softcapping": spec.final_softcap,
         "sliding_window": next(window for window in spec.windows if window),
         "layer_types": [names.get(kind.window, "sliding_attention") for kind in spec.layers],
-        "max_position_embeddings": positions(spec),
+        "max_position_embeddings": spec.positions,
         "tie_word_embeddings": True,
         "use_cache": True,
         "initializer_range": 0.02,
@@ -97,11 +103,6 @@ def describe(spec: Spec) -> dict[str, Any]:
 def rows(spec: Spec) -> int:
     """Of the embedding, as published for text: without Gemma 2's padding, or rows for images."""
     return min(spec.vocab, OTHER_ROWS.get(spec.vocab, spec.vocab))
-
-
-def positions(spec: Spec) -> int:
-    """The longest text that the published model is for."""
-    return _POSITIONS_WITH_IMAGES if spec.has_images else CONTEXT[spec.family]
 
 
 def sampling(config: ConfigDict, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def main(
 def _use(format_: Format, tuned: tuned_lib.Tuned, base: str) -> str:
     """How the card says it is used."""
     parts = [format_.use.replace("{base}", base)]
-    if format_.use_adapters and tuned.adapters and not tuned.has_magnitudes:
+    if format_.use_adapters and tuned.has_plain_adapters:
         rank = official.rank(tuned.adapters)
         parts.append(format_.use_adapters.replace("{rank}", str(rank)))
     return "\n\n".join(parts)

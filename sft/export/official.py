@@ -37,7 +37,7 @@ def write(tuned: Tuned, folder: Path, dtype: str) -> None:
 
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / MERGED, merged(tuned, dtype))
-        if tuned.adapters and not tuned.has_magnitudes:
+        if tuned.has_plain_adapters:
             made = adapters(tuned.adapters, tuned.spec, tuned.scale)
             checkpointer.save(folder.absolute() / ADAPTERS, made)
 

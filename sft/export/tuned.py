@@ -53,6 +53,11 @@ class Tuned:
         """Whether the adapters are DoRA's."""
         return any("m" in adapter for adapter in self.adapters.values())
 
+    @property
+    def has_plain_adapters(self) -> bool:
+        """Whether there are adapters that every library knows: LoRA's, not DoRA's."""
+        return bool(self.adapters) and not self.has_magnitudes
+
     def leaves(self, dtype: str) -> Iterator[tuple[str, int | None, np.ndarray]]:
         """The merged weights: leaf, layer (``None`` = not stacked) and values, oriented as ours.
 

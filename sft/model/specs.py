@@ -65,6 +65,11 @@ class Spec:
         return tuple(kind.window for kind in self.kinds)
 
     @property
+    def positions(self) -> int:
+        """The longest text that the published model is for."""
+        return 131_072 if self.has_images else CONTEXT[self.family]
+
+    @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, first to last."""
         return tuple(self.pattern[i % len(self.pattern)] for i in range(self.num_layers))

@@ -71,11 +71,9 @@ def write_config(directory: Path, spec: Spec, dtype: str = "bfloat16") -> None:
 
 def to_hf(params: Tree, spec: Spec) -> dict[str, np.ndarray]:
     """Our stacked tree under Hugging Face's names and shapes (``[out, in]`` per projection)."""
-    from sft.model.weights import linear
-    from sft.model.weights.safetensors import NAMES
+    from sft.export import hub
 
-    found = {NAMES[leaf]: params[leaf] for leaf in ("embed_VxD", "final_norm_D")}
+    leaves = [(leaf, None, params[leaf]) for leaf in ("embed_VxD", "final_norm_D")]
     for leaf, stacked in params["layers"].items():
-        for layer, values in enumerate(stacked):
-            found[f"layers.{layer}.{NAMES[leaf]}"] = linear.store(leaf, values, spec)
-    return {f"model.{name}": np.ascontiguousarray(values) for name, values in found.items()}
+        leaves += [(leaf, layer, values) for layer, values in enumerate(stacked)]
+    return {name: np.ascontiguousarray(values) for name, values in hub.named(leaves, spec)}
