@@ -129,6 +129,19 @@ def test_points_can_be_added_but_the_rest_must_be_the_same(sweep, tmp_path, caps
     assert "of another configuration (train.epochs: 3 there, 9 here)" in capsys.readouterr().err
 
 
+def test_what_ran_before_there_were_seeds_is_seed_0(sweep, tmp_path, capsys):
+    assert sweep({}, "--sweep.lora.rank=1,2") == 0
+    for _ in range(2):
+        assert sweep({}, "--sweep.lora.rank=1,2", "--sweep.seed=0,1", "--jobs=2") == 0
+        children = (tmp_path / "sweep").iterdir()
+        folders = sorted(child.name for child in children if child.is_dir())
+        assert folders == ["rank=1", "rank=1,seed=1", "rank=2", "rank=2,seed=1"]
+    assert all(len(calls(tmp_path, name)) == 2 for name in folders)
+    capsys.readouterr()
+    assert sweep({}, "--sweep.lora.rank=2", "--sweep.seed=0,2", "--dry_run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["commands"]["rank=2"] == []
+
+
 def driver(tmp_path, behaviour):
     """A sweep as a process of its own, with two runs that hang."""
     code = (

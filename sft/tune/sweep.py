@@ -6,6 +6,7 @@ is there already is not done again. So the state of a sweep is its directories: 
 killed, and the machine with it, loses nothing, and the same command goes on.
 """
 
+import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,11 +77,28 @@ def main(
     if trials:
         return _search(config, path, job, file, trials, jobs, dry_run)
     wanted = making.from_file(file) if file else making.from_flags(sweep)
-    found = making.check(config, wanted, file or "--sweep")
+    found = _as_there(config, path, making.check(config, wanted, file or "--sweep"))
     if dry_run:
         return _said([job(point) for point in found])
     _prepare(config, path, found)
     return _result(_run([job(point) for point in found], jobs))
+
+
+def _as_there(config: ConfigDict, path: Path, found: list[Point]) -> list[Point]:
+    """The points by the names that they have there, so that what was run without ``seed`` is not
+    run again as ``seed=0`` once there are to be several."""
+    stored = path / "sweep.json"
+    if not stored.exists():
+        return found
+    base = dict(configs.flatten(config))
+    points = workdirs.read_json(stored)["points"]
+    there = [(base | overrides, name) for name, overrides in points.items()]
+
+    def name(point: Point) -> str:
+        values = dict(configs.flatten(point.config))
+        return next((name for others, name in there if others == values), point.name)
+
+    return [dataclasses.replace(point, name=name(point)) for point in found]
 
 
 def _search(
