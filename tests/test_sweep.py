@@ -142,6 +142,17 @@ def test_what_ran_before_there_were_seeds_is_seed_0(sweep, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["commands"]["rank=2"] == []
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"config": {}, "points": {"a": 3}}'])
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+def test_a_damaged_record_of_the_sweep_is_named_and_left_alone(sweep, tmp_path, capsys, text, more):
+    record = tmp_path / "sweep" / "sweep.json"
+    record.parent.mkdir()
+    record.write_text(text)
+    assert sweep({}, RANKS, *more) == 2
+    assert f"{record}: " in capsys.readouterr().err.splitlines()[-1]
+    assert record.read_text() == text and list(record.parent.iterdir()) == [record]
+
+
 def driver(tmp_path, behaviour):
     """A sweep as a process of its own, with two runs that hang."""
     code = (

@@ -87,18 +87,34 @@ def main(
 def _as_there(config: ConfigDict, path: Path, found: list[Point]) -> list[Point]:
     """The points by the names that they have there, so that what was run without ``seed`` is not
     run again as ``seed=0`` once there are to be several."""
-    stored = path / "sweep.json"
-    if not stored.exists():
-        return found
     base = dict(configs.flatten(config))
-    points = workdirs.read_json(stored)["points"]
-    there = [(base | overrides, name) for name, overrides in points.items()]
+    there = [(base | overrides, name) for name, overrides in _stored(path, base)["points"].items()]
 
     def name(point: Point) -> str:
         values = dict(configs.flatten(point.config))
         return next((name for others, name in there if others == values), point.name)
 
     return [dataclasses.replace(point, name=name(point)) for point in found]
+
+
+def _stored(path: Path, base: dict[str, Any]) -> dict[str, Any]:
+    """``sweep.json``: ``{"config", "points": {name: overrides}}``; of ``base`` before a first run.
+
+    Raises:
+      UserError: something else is in it.
+    """
+    file = path / "sweep.json"
+    if not file.exists():
+        return {"config": base, "points": {}}
+    stored = workdirs.read_json(file)
+    keys = ("config", "points")
+    whole = isinstance(stored, dict) and all(isinstance(stored.get(key), dict) for key in keys)
+    if not whole or not all(isinstance(each, dict) for each in stored["points"].values()):
+        raise UserError(
+            f"{file}: expected a 'config' and the overrides of 'points' in it. Restore it, or "
+            "choose another --workdir."
+        )
+    return stored
 
 
 def _search(
@@ -138,25 +154,21 @@ def _prepare(config: ConfigDict, path: Path, found: list[Point]) -> None:
       UserError: the sweep there is of another configuration; names what differs.
     """
     base = dict(configs.flatten(config))
-    stored = path / "sweep.json"
-    points = {}
-    if stored.exists():
-        before = workdirs.read_json(stored)
-        changed = configs.difference(base, before["config"])
-        if changed:
-            raise UserError(
-                f"{stored}: the sweep there is of another configuration ({'; '.join(changed)}). "
-                "Choose another --workdir, or undo the change."
-            )
-        points = before["points"]
+    before = _stored(path, base)
+    changed = configs.difference(base, before["config"])
+    if changed:
+        raise UserError(
+            f"{path / 'sweep.json'}: the sweep there is of another configuration "
+            f"({'; '.join(changed)}). Choose another --workdir, or undo the change."
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={path}: {error.strerror}. Choose another place.") from None
     for point in found:
         workdirs.prepare(point.config, str(path / point.name))
-    points |= {point.name: point.overrides for point in found}
-    workdirs.write_json(stored, {"config": base, "points": points})
+    points = before["points"] | {point.name: point.overrides for point in found}
+    workdirs.write_json(path / "sweep.json", {"config": base, "points": points})
 
 
 def _run(jobs: list[Job], most: int, search: "Search | None" = None) -> list[Job]:
