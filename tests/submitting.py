@@ -34,7 +34,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], l
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(skypilot, "FOLDER", tmp_path / "submitted")
     # Buckets are not there; what they would say is given.
-    monkeypatch.setattr(done, "of", lambda jobs: (set(), ""))
+    monkeypatch.setattr(done, "there", lambda bucket, digits: ({}, ""))
     return lambda: (
         [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     )

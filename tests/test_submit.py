@@ -1,5 +1,6 @@
 """``python -m tpu.submit`` with stand-ins for sky, gcloud, xpk and kubectl on PATH."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -182,18 +183,42 @@ def test_what_sky_says_of_its_jobs(calls, monkeypatch, answer, code, names, why)
     assert why in reason if why else reason == ""
 
 
-def test_marks_on_disk(tmp_path, monkeypatch):
+def test_marks_on_disk(tmp_path):
     from sft import topology
 
-    def at(name, has_test=True):
-        return Job(name, topology.get("v6e-8"), (), str(tmp_path / name), has_test)
-
-    jobs = [at("new"), at("trained"), at("scored"), at("no-test", has_test=False)]
-    for name in ("trained", "scored", "no-test"):
+    assert done.there(str(tmp_path / "none"), ["1"]) == ({}, "")
+    for name in ("trained-1", "scored-2", "new-3", "another-4"):
         (tmp_path / name).mkdir()
+    for name in ("trained-1", "scored-2", "another-4"):
         (tmp_path / name / "DONE").touch()
-    done.main([str(tmp_path / "scored")])
-    assert done.of(jobs) == ({"scored", "no-test"}, "")
+    done.main([str(tmp_path / "scored-2")])
+    marks = {"trained-1": ["DONE"], "scored-2": ["DONE", "SCORED"], "new-3": []}
+    assert done.there(str(tmp_path), ["1", "2", "3"]) == (marks, "")
+
+    def over(name, has_test):
+        job = Job(name, topology.get("v6e-8"), (), str(tmp_path / name), has_test)
+        return done.is_over(job, marks[name])
+
+    assert [over(name, True) for name in marks] == [False, True, False]
+    assert [over(name, False) for name in marks] == [True, True, False]
+
+
+def test_a_bucket_is_asked_by_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run-1").mkdir()
+    (tmp_path / "run-1" / "DONE").touch()
+    done.main(["--json", str(tmp_path), "1"])
+    assert json.loads(capsys.readouterr().out) == {"run-1": ["DONE"]}
+    for tool, answer in (
+        ('echo \'{"run-1": ["DONE"]}\'', ({"run-1": ["DONE"]}, "")),
+        ("echo no credentials >&2; exit 1", ({}, "no credentials")),
+        ("exit 3", ({}, "it ended with 3")),
+        ("exec sleep 60", ({}, "no answer in 1 s")),
+    ):
+        script = tmp_path / "python"
+        script.write_text(f"#!/bin/sh\n{tool}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(done.sys, "executable", str(script))
+        assert done.there("gs://b", ["1"], seconds=1) == answer
 
 
 def test_help_needs_nothing(tmp_path):

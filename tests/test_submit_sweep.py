@@ -34,13 +34,36 @@ def test_a_sweep_leaves_out_what_is_done_and_what_is_under_way(calls, capsys, mo
     assert run(*words) == 0
     names = [n.partition(":")[0] for n in capsys.readouterr().out.split("\n# s-")[1:]]
     names = [f"s-{name}" for name in names]
-    monkeypatch.setattr(done, "of", lambda jobs: ({names[0]}, ""))
+    monkeypatch.setattr(done, "there", lambda *_: ({names[0]: done.MARKS}, ""))
     monkeypatch.setenv("QUEUE", json.dumps([{"job_name": names[1], "task_name": names[1]}]))
     assert run(*words, "--most=2", "--go") == 0
     assert [call[5] for call in launches(calls)] == [f"--name={names[2]}"]
     said = capsys.readouterr().out
     assert "4 points: 1 done, 3 to submit, at most 2 now." in said
     assert "under way already" in said
+
+
+def test_seeds_added_later_leave_the_run_without_one_its_name(calls, capsys, monkeypatch):
+    """It is that of seed 0: done, under way or begun, it is not run again beside itself."""
+    config = [*V6E, "--name=s"]
+    assert run("sweep", *config, "--sweep.lora.rank=4", "--go") == 0
+    old = launches(calls)[0][5].removeprefix("--name=")
+    other = old.replace("s-", "another-")  # the same values, of another sweep
+    words = ["sweep", *config, "--sweep.lora.rank=4", "--sweep.seed=0,1", "--go"]
+
+    def again(marks, queue=()):
+        before = len(launches(calls))
+        monkeypatch.setattr(done, "there", lambda *_: (marks, ""))
+        monkeypatch.setenv("QUEUE", json.dumps([{"job_name": n, "task_name": n} for n in queue]))
+        assert run(*words) == 0
+        return [call[5].removeprefix("--name=") for call in launches(calls)[before:]]
+
+    fresh = again({other: done.MARKS})
+    assert [name[: name.rindex("-")] for name in fresh] == ["s-rank-4-seed-0", "s-rank-4-seed-1"]
+    assert again({old: done.MARKS}) == fresh[1:]
+    assert again({old: []}) == [old, fresh[1]]
+    assert again({}, queue=[old]) == fresh[1:]
+    assert again({old: [], fresh[0]: done.MARKS}) == fresh[1:]
 
 
 def test_a_sweep_with_an_unsound_point_starts_none(calls, capsys):
@@ -50,7 +73,7 @@ def test_a_sweep_with_an_unsound_point_starts_none(calls, capsys):
 
 
 def test_a_sweep_does_not_start_what_may_be_done(calls, capsys, monkeypatch):
-    monkeypatch.setattr(done, "of", lambda jobs: (set(), "no answer"))
+    monkeypatch.setattr(done, "there", lambda *_: ({}, "no answer"))
     assert run("sweep", *V6E, "--sweep.lora.rank=4", "--go") == 2
     assert run("sweep", *V6E, "--sweep.lora.rank=4") == 0
     assert launches(calls) == []

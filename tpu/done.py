@@ -1,7 +1,7 @@
 """The marks of a run that is over: ``DONE`` of ``sft train``, and ``SCORED`` beside it.
 
 ``python -m tpu.done DIR`` leaves ``SCORED``, which says that all test sets were scored, as
-``sft sweep`` does. ``python -m tpu.done --json DIR …`` prints which marks there are.
+``sft sweep`` does. ``python -m tpu.done --json BUCKET DIGITS …`` prints which marks there are.
 """
 
 import json
@@ -9,49 +9,55 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tpu.job import ROOT, Job
 
 MARKS = ("DONE", "SCORED")
 
 
-def of(jobs: Sequence[Job], seconds: float = 90) -> tuple[set[str], str]:
-    """Names of the jobs that are over, and why that is not known (``""`` = it is).
+def there(bucket: str, digits: Sequence[str], seconds: float = 90) -> tuple[dict[str, Any], str]:
+    """Names of the runs in a bucket, each with its marks, and why they are not known (``""`` = they
+    are).
 
-    Buckets are asked by a process of its own, which can be ended when no network answers.
+    A bucket is asked by a process of its own, which can be ended when no network answers.
+
+    Args:
+      digits: of the configurations that are asked for; those end the names.
     """
-    far = [job.workdir for job in jobs if "://" in job.workdir]
-    marks = {job.workdir: _marks(Path(job.workdir)) for job in jobs if job.workdir not in far}
-    why = ""
-    if far:
-        command = [sys.executable, "-m", "tpu.done", "--json", *far]
-        try:
-            run = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
-            )
-            if run.returncode:
-                why = " ".join(run.stderr.split())[-300:]
-            else:
-                marks |= json.loads(run.stdout.splitlines()[-1])
-        except subprocess.TimeoutExpired:
-            why = f"no answer in {seconds:.0f} s"
-    over = {
-        job.name
-        for job in jobs
-        if set(MARKS if job.has_test else MARKS[:1]) <= set(marks.get(job.workdir, ()))
-    }
-    return over, why
+    if "://" not in bucket:
+        return _marks(Path(bucket), digits), ""
+    command = [sys.executable, "-m", "tpu.done", "--json", bucket, *digits]
+    try:
+        run = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {}, f"no answer in {seconds:.0f} s"
+    if run.returncode:
+        return {}, " ".join(run.stderr.split())[-300:] or f"it ended with {run.returncode}"
+    return json.loads(run.stdout.splitlines()[-1]), ""
 
 
-def _marks(path) -> list[str]:
-    return [mark for mark in MARKS if (path / mark).exists()]
+def is_over(job: Job, marks: Sequence[str]) -> bool:
+    """Whether it is trained, and scored if it is to be."""
+    return set(MARKS if job.has_test else MARKS[:1]) <= set(marks)
+
+
+def _marks(bucket: Any, digits: Sequence[str]) -> dict[str, list[str]]:
+    wanted = set(digits)
+    try:
+        runs = [path for path in bucket.iterdir() if path.name.rpartition("-")[2] in wanted]
+    except FileNotFoundError:  # before the first run
+        return {}
+    return {run.name: [mark for mark in MARKS if (run / mark).exists()] for run in runs}
 
 
 def main(words: Sequence[str]) -> None:
     from etils import epath  # reads buckets, and takes seconds to import
 
     if words[0] == "--json":
-        print(json.dumps({word: _marks(epath.Path(word)) for word in words[1:]}))
+        print(json.dumps(_marks(epath.Path(words[1]), words[2:])))
     else:
         (epath.Path(words[0]) / "SCORED").write_text("")
 

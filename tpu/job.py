@@ -58,6 +58,11 @@ class Job:
     cluster: str = ""
 
     @property
+    def digits(self) -> str:
+        """Of its configuration; its name ends with them."""
+        return self.name.rpartition("-")[2]
+
+    @property
     def host(self) -> list[str]:
         """The host script, which installs and checks first."""
         extras = [f"SFT_EXTRAS={' '.join(self.extras)}"]

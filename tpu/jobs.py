@@ -1,6 +1,7 @@
 """Jobs from a command line: names, directories, and what differs between them."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,18 @@ def of_point(given: Any, point: Point, words: Sequence[str]) -> Job:
     sent.check(point.config)
     own = [f"--config.{key}={value}" for key, value in point.overrides.items()]
     return _job(given, point.config, [*words, *own], f"{_prefix(given)}-{point.name}")
+
+
+def as_there(given: Any, job: Job, names: Iterable[str]) -> Job:
+    """The job by the name and directory that a run of the same values has among ``names``.
+
+    What ran as ``s-base-1a2b3c4d`` is ``s-seed-0-1a2b3c4d`` once there are to be several seeds.
+    """
+    head = name(_prefix(given), job.digits).removesuffix(job.digits)
+    same = sorted(other for other in names if other.startswith(head) and other.endswith(job.digits))
+    if not same or job.name in same:
+        return job
+    return dataclasses.replace(job, name=same[0], workdir=f"{given.bucket.rstrip('/')}/{same[0]}")
 
 
 def _prefix(given: Any) -> str:

@@ -112,16 +112,19 @@ def sweep(given: Any, rest: list[str]) -> None:
     file = "" if swept else given.points or given.config
     wanted = making.from_file(file) if file else making.from_flags(swept)
     found = making.check(config, wanted, file or "--sweep")
-    pairs = [(jobs.of_point(given, point, words), point.config) for point in found]
-    over, why = done.of([job for job, _ in pairs])
+    wished = [jobs.of_point(given, point, words) for point in found]
+    marks, why = done.there(given.bucket, [job.digits for job in wished])
     if why and given.go:
         raise UserError(f"--bucket={given.bucket}: which points are done cannot be read: {why}")
     if why:
         print(f"Which points are done is not known ({why}): all are shown.")
-    left = [(job, own) for job, own in pairs if job.name not in over]
-    print(
-        f"{len(pairs)} points: {len(over)} done, {len(left)} to submit, at most {given.most} now."
-    )
+    pairs = [
+        (jobs.as_there(given, job, marks), point.config)
+        for job, point in zip(wished, found, strict=True)
+    ]
+    left = [pair for pair in pairs if not done.is_over(pair[0], marks.get(pair[0].name, ()))]
+    over = len(pairs) - len(left)
+    print(f"{len(pairs)} points: {over} done, {len(left)} to submit, at most {given.most} now.")
     _submit(given, left[: given.most])
 
 
@@ -179,7 +182,7 @@ def _submit(given: Any, pairs: list[tuple[Job, ConfigDict]]) -> None:
     for (job, _), its_steps, document in zip(pairs, steps, documents, strict=True):
         print(f"\n# {job.name}: {job.workdir}")
         print(document, end="")
-        if job.name in running:
+        if jobs.as_there(given, job, running).name in running:
             print("under way already: not submitted again")
             continue
         for step in its_steps:
