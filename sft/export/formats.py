@@ -55,7 +55,7 @@ def _write_peft(tuned: Tuned, folder: Path, dtype: str, base: str) -> None:
 def _check_peft(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]:
     adapters, scale = read_peft(folder, tuned.spec)
     found = verify.differences(tuned, tuned.params, adapters, scale)
-    verify.check(found, dtype, str(folder))
+    verify.check(tuned, found, dtype, str(folder))
     return {"the adapters as read back, float32": found}
 
 
@@ -118,7 +118,7 @@ def _check_orbax(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference
 
 def _apart(tuned: Tuned, params: Tree, dtype: str, path: Path) -> Difference:
     found = verify.differences(tuned, params, {}, 1.0)
-    verify.check(found, dtype, str(path))
+    verify.check(tuned, found, dtype, str(path))
     return found
 
 

@@ -36,6 +36,7 @@ TEXTS = (
     " שלום עולם  مرحبا بالعالم   မင်္ဂလာပါ ",
 )
 _LENGTH = 128  # positions of a prompt at most
+_ROUNDINGS = 4  # of a weight: its own, the update's, the scale's, and those of sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,13 +131,30 @@ def _compare(
     return gap_LxV.max(-1), gap_LxV.mean(-1), kl_L, same_L
 
 
-def check(found: Difference, dtype: str, what: str) -> None:
+def rounding(tuned: Tuned) -> float:
+    """The largest difference of logits that moving every weight by one unit in the last place of
+    float32 makes, up or down: no comparison of an ill-conditioned model can ask for less."""
+    keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(tuned.params))))
+
+    @jax.jit
+    def moved(weight: jax.Array, key: jax.Array) -> jax.Array:
+        ends = jnp.where(jax.random.bernoulli(key, shape=weight.shape), jnp.inf, -jnp.inf)
+        return jnp.nextafter(weight.astype(jnp.float32), ends)
+
+    params = jax.tree.map(lambda weight: moved(weight, next(keys)), tuned.params)
+    return differences(tuned, params, tuned.adapters, tuned.scale).largest
+
+
+def check(tuned: Tuned, found: Difference, dtype: str, what: str) -> None:
     """Refuses an export that is not the model.
 
     Raises:
       UserError: it differs by more than its format explains.
     """
     limit = LIMITS[dtype]
+    if found.largest > limit.largest:  # one position may be ill-conditioned; the means say more
+        largest = max(limit.largest, _ROUNDINGS * rounding(tuned))
+        limit = dataclasses.replace(limit, largest=largest)
     within = (
         found.largest <= limit.largest
         and found.mean <= limit.mean

@@ -99,6 +99,12 @@ class Checkpoints:
             )
         except Exception as error:  # Orbax raises many kinds for the same cause
             reason = str(error).strip().split("\n")[0]
+            if "not compatible with the stored shape" in reason:
+                raise UserError(
+                    f"{self.directory / str(step)}: its arrays have other shapes "
+                    f"({reason.split('. ')[0]}): another version of this code made it, or it is of "
+                    "another model. Use the revision that environment.json names, or start anew."
+                ) from error
             raise UserError(
                 f"{self.directory / str(step)}: cannot be restored ({reason}). Remove that "
                 f"directory to go back to an earlier step; there are {self.steps()}."

@@ -1,0 +1,47 @@
+"""What is another model, and what is rounding."""
+
+import dataclasses
+
+import jax
+import pytest
+from test_export_layouts import make, make_published
+
+from sft.errors import UserError
+from sft.export import verify
+from sft.export.verify import Difference
+from sft.model import lora
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Seven layers of random weights, at one position of which rounding is seen."""
+    return make_published(tmp_path_factory.mktemp("run"), "gemma3")
+
+
+def test_rounding_is_no_other_model(published):
+    noise = verify.rounding(published)
+    assert 1e-4 < noise < 1e-2
+    merged = lora.merge(published.params, published.adapters, published.scale)
+    found = verify.differences(published, merged, {}, 1.0)
+    assert found.largest < 4 * noise and found.mean < 1e-5
+    verify.check(published, dataclasses.replace(found, largest=3.9 * noise), "float32", "it")
+    for wrong in ({"largest": 4.1 * noise}, {"mean": 6e-5}, {"kl": 2e-8}, {"agreement": 0.99}):
+        with pytest.raises(UserError, match="it: read back, it is not the model that was tuned"):
+            verify.check(published, dataclasses.replace(found, **wrong), "float32", "it")
+
+
+@pytest.mark.parametrize("part", ["A", "B"])
+def test_one_wrong_number_is_another_model(published, part):
+    adapters = jax.tree.map(lambda x: x, published.adapters)
+    adapters["up"][part] = adapters["up"][part].at[3, 1, 1].add(1e-2)
+    found = verify.differences(published, published.params, adapters, published.scale)
+    with pytest.raises(UserError, match="not the model"):
+        verify.check(published, found, "float32", "it")
+
+
+def test_where_rounding_is_small_the_limit_stays(tmp_path):
+    tuned = make(tmp_path, "gemma2")
+    assert 4 * verify.rounding(tuned) < verify.LIMITS["float32"].largest
+    verify.check(tuned, Difference(0.9e-3, 0, 0, 1), "float32", "it")
+    with pytest.raises(UserError, match=r"float32 allows logits differ by 1\.0e-03 at most"):
+        verify.check(tuned, Difference(1.1e-3, 0, 0, 1), "float32", "it")
