@@ -40,6 +40,7 @@ def moved(spec=SPEC, names=lora.NAMES):
 def as_matrices(name, weight, adapter, layer):
     """PEFT's ``weight [out, in]``, ``lora_A [R, in]``, ``lora_B [out, R]`` and ``m [out]``."""
     inputs = int(np.prod(lora.shapes(SPEC)[name][0]))
+    weight = lora.oriented(name, weight)
     w, a, b, m = (np.asarray(x[layer], np.float64) for x in (weight, *map(adapter.get, "ABm")))
     return w.reshape(inputs, -1).T, a.reshape(inputs, -1).T, b.reshape(len(b), -1).T, m.ravel()
 
@@ -56,9 +57,9 @@ def test_a_projection_is_what_peft_computes(name, dropped):
     letters = "abc"[: len(inputs)], "xyz"[: len(outputs)]
     one = jax.tree.map(lambda leaf: leaf[2], adapter)
     update = lora.up_project(lora.down_project(x_dropped, {name: one}, (name,))[name], one, SCALE)
-    ours = dora.project(
-        "BL{0},{0}{1}->BL{1}".format(*letters), x, x_dropped, weight[2], update, gain_SxO[2]
-    )
+    equation = "BL{0},{0}{1}->BL{1}".format(*letters)
+    w = lora.oriented(name, weight)[2]
+    ours = dora.project(equation, x, x_dropped, w, update, gain_SxO[2])
 
     w_OxI, a_RxI, b_OxR, m_O = as_matrices(name, weight, adapter, 2)
     x, x_dropped = (np.asarray(t, np.float64).reshape(10, -1) for t in (x, x_dropped))
@@ -121,13 +122,14 @@ def whole_weight(params, adapters):
     """The weights of equation 5 as arrays, their norm a constant."""
     layers = dict(params["layers"])
     for name, adapter in adapters.items():
-        weight = layers[lora.WEIGHTS[name]]
+        weight = lora.oriented(name, layers[lora.WEIGHTS[name]])
         inputs = tuple(range(1, adapter["A"].ndim - 1))
         update = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(adapter["A"], adapter["B"])
         directed = weight + SCALE * update
         norm = jnp.sqrt(jnp.sum(directed**2, inputs, keepdims=True))
         m = jnp.expand_dims(adapter["m"], inputs)
-        layers[lora.WEIGHTS[name]] = m * directed / jax.lax.stop_gradient(norm)
+        whole = m * directed / jax.lax.stop_gradient(norm)
+        layers[lora.WEIGHTS[name]] = jnp.moveaxis(whole, -3, -1) if name in "qkv" else whole
     return {**params, "layers": layers}
 
 

@@ -97,19 +97,19 @@ def test_merging_changes_what_is_adapted_and_nothing_else(tmp_path):
         for leaf, values in tuned.params["layers"].items()
         if not np.array_equal(values, ours["layers"][leaf])
     }
-    assert changed == {"q_SxDxNxH", "down_SxFxD"}
+    assert changed == {"q_SxNxHxD", "down_SxFxD"}
 
 
 def test_bfloat16_is_rounded_once(tmp_path):
     """Merged in float32: added in bfloat16, small updates would be lost."""
     tuned = make(tmp_path, dtype="bfloat16")
     once = lora.merge(
-        {"layers": {"q_SxDxNxH": tuned.params["layers"]["q_SxDxNxH"].astype("float32")}},
+        {"layers": {"q_SxNxHxD": tuned.params["layers"]["q_SxNxHxD"].astype("float32")}},
         {"q": tuned.adapters["q"]},
         tuned.scale,
-    )["layers"]["q_SxDxNxH"]
-    assert np.array_equal(merged(tuned, "float32")["layers"]["q_SxDxNxH"], once)
-    assert merged(tuned, "bfloat16")["layers"]["q_SxDxNxH"].dtype == "bfloat16"
+    )["layers"]["q_SxNxHxD"]
+    assert np.array_equal(merged(tuned, "float32")["layers"]["q_SxNxHxD"], once)
+    assert merged(tuned, "bfloat16")["layers"]["q_SxNxHxD"].dtype == "bfloat16"
 
 
 def test_several_files_have_an_index(tmp_path):
@@ -187,16 +187,16 @@ def test_orbax_adapters(tmp_path, names):
     update = {leaf: np.asarray(ours[leaf] - base[leaf])[2] for leaf in base}
     attn, mlp = made["layer_2"]["attn"], made["layer_2"]["mlp"]
     sums = {
-        "q_SxDxNxH": ("Dr,rNH->DNH", attn["q_einsum"]["_LoRAEinsum_0"]),
+        "q_SxNxHxD": ("Dr,rNH->NHD", attn["q_einsum"]["_LoRAEinsum_0"]),
         "o_SxNxHxD": ("NHr,rD->NHD", attn["attn_vec_einsum"]["_LoRAEinsum_0"]),
         "down_SxFxD": ("Fr,rD->FD", mlp["_LoRAEinsum_linear"]),
-        "k_SxDxKxH": ("Dr,rCKH->CDKH", attn["kv_einsum"]["_LoRAEinsum_0"]),
+        "k_SxKxHxD": ("Dr,rCKH->CKHD", attn["kv_einsum"]["_LoRAEinsum_0"]),
         "gate_SxDxF": ("Dr,rCF->CDF", mlp["_LoRAEinsum_gating_einsum"]),
     }
     for leaf, (equation, place) in sums.items():
         assert place["lora"]["a"].shape[-1] == rank
         found = np.einsum(equation, place["lora"]["a"], place["lora"]["b"])
-        other = {"k_SxDxKxH": "v_SxDxKxH", "gate_SxDxF": "up_SxDxF"}.get(leaf)
+        other = {"k_SxKxHxD": "v_SxKxHxD", "gate_SxDxF": "up_SxDxF"}.get(leaf)
         wanted = np.stack([update[leaf], update[other]]) if other else update[leaf]
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 

@@ -39,7 +39,7 @@ def test_a_is_uniform_within_one_over_root_of_the_inputs_and_b_is_zero():
 
 def test_each_projection_adapts_the_weight_of_its_shape():
     for name, (inputs, outputs) in lora.shapes(SPEC).items():
-        weight = make_params(SPEC)["layers"][lora.WEIGHTS[name]]
+        weight = lora.oriented(name, make_params(SPEC)["layers"][lora.WEIGHTS[name]])
         assert weight.shape == (SPEC.num_layers, *inputs, *outputs)
 
 

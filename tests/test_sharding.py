@@ -60,7 +60,7 @@ def test_every_matrix_is_divided_along_all_weight_axes(axes):
         divided = 1 if "norm" in path[-1].key else 4
         assert leaf.size == here * divided, path
     placed = sharding.of_tree(params, mesh)
-    assert placed["layers"]["q_SxDxNxH"].spec == P(None, SHARED, "tensor", None)
+    assert placed["layers"]["q_SxNxHxD"].spec == P(None, "tensor", SHARED, None)
     assert placed["layers"]["o_SxNxHxD"].spec == P(None, "tensor", SHARED, None)
 
 
@@ -71,10 +71,10 @@ def test_every_model_is_divided_by_fsdp_of_eight(name):
 
 def test_an_indivisible_leaf_is_an_error_by_name():
     params = decoder.abstract_params(specs.tiny("gemma3"), jnp.float32)  # 2 key/value heads
-    with pytest.raises(UserError, match=r"layers/k_SxDxKxH.*4 along 'tensor'.*mesh\.tensor"):
+    with pytest.raises(UserError, match=r"layers/k_SxKxHxD.*4 along 'tensor'.*mesh\.tensor"):
         sharding.of_tree(params, mesh_of(1, 1, 4))
     config = make_config()
-    with pytest.raises(UserError, match="layers/k_SxDxKxH"):
+    with pytest.raises(UserError, match="layers/k_SxKxHxD"):
         make_steps(config, specs.tiny(), optim.make(config.optim, 1), mesh_of(1, 1, 4))
 
 

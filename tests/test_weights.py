@@ -62,7 +62,7 @@ def test_shards_hold_their_part_and_nothing_else(tmp_path, layout):
     mesh = jax.make_mesh((2, 4), ("tensor", "fsdp"), devices=jax.devices()[:8])
     rules = {
         "embed_VxD": PartitionSpec(("tensor", "fsdp")),
-        "q_SxDxNxH": PartitionSpec(None, "fsdp", "tensor"),
+        "q_SxNxHxD": PartitionSpec(None, "fsdp", "tensor"),
         "o_SxNxHxD": PartitionSpec("tensor", None, None, "fsdp"),
         "down_SxFxD": PartitionSpec(None, "tensor", "fsdp"),
     }

@@ -34,9 +34,12 @@ def make_params(spec, seed=0, dtype=jnp.float32):
     def draw(path, leaf):
         name = path[-1].key
         fan_in = spec.heads * spec.head_dim if name == "o_SxNxHxD" else leaf.shape[-1]
-        fan_in = leaf.shape[1] if name[0] in "qkvgud" else fan_in
+        fan_in = leaf.shape[1] if name[0] in "gud" else fan_in
         deviation = 0.1 if "norm" in name else fan_in**-0.5
-        return jnp.asarray(rng.normal(0, deviation, leaf.shape), dtype)
+        if leaf.ndim < 4 or name[0] == "o":
+            return jnp.asarray(rng.normal(0, deviation, leaf.shape), dtype)
+        S, N, H, D = leaf.shape  # drawn in the order of the golden files
+        return jnp.asarray(np.moveaxis(rng.normal(0, deviation, (S, D, N, H)), 1, -1), dtype)
 
     return jax.tree_util.tree_map_with_path(draw, decoder.abstract_params(spec, dtype))
 

@@ -28,7 +28,7 @@ def make_tree(spec):
 def matrices(spec, tree, i):
     """The ``[out, in]`` matrices of layer ``i``."""
     w = {name.split("_Sx")[0]: leaf[i] for name, leaf in tree["layers"].items()}
-    rows = {name: w[name].transpose(1, 2, 0).reshape(-1, spec.embed) for name in "qkv"}
+    rows = {name: w[name].reshape(-1, spec.embed) for name in "qkv"}
     o = w["o"].reshape(-1, spec.embed).T
     return w | rows | {"o": o} | {name: w[name].T for name in ("gate", "up", "down")}
 
@@ -98,8 +98,8 @@ def flat_gemma(spec, tree, transposed):
         w = {name.split("_Sx")[0]: leaf[i] for name, leaf in tree["layers"].items()}
         gating = np.stack([w["gate"], w["up"]])
         layer = {
-            "attn/q_einsum/w": w["q"].transpose(1, 0, 2),
-            "attn/kv_einsum/w": np.stack([w["k"], w["v"]]).transpose(0, 2, 1, 3),
+            "attn/q_einsum/w": w["q"].transpose(0, 2, 1),
+            "attn/kv_einsum/w": np.stack([w["k"], w["v"]]).transpose(0, 1, 3, 2),
             "attn/attn_vec_einsum/w": w["o"],
             "mlp/gating_einsum": gating.transpose(0, 2, 1) if transposed else gating,
             "mlp/linear": w["down"],

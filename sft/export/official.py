@@ -28,7 +28,7 @@ _PLACES = {
     ("gate", "up"): "mlp/_LoRAEinsum_gating_einsum/lora",
     ("down",): "mlp/_LoRAEinsum_linear/lora",
 }
-_PAIRS = {"k_SxDxKxH": "v_SxDxKxH", "gate_SxDxF": "up_SxDxF"}
+_PAIRS = {"k_SxKxHxD": "v_SxKxHxD", "gate_SxDxF": "up_SxDxF"}
 
 
 def write(tuned: Tuned, folder: Path, dtype: str) -> None:
@@ -59,8 +59,8 @@ def merged(tuned: Tuned, dtype: str) -> Tree:
 
 
 def _turned(leaf: str, values: np.ndarray, spec: Spec) -> np.ndarray:
-    if leaf in ("q_SxDxNxH", "k_SxDxKxH", "v_SxDxKxH"):
-        return values.transpose(1, 0, 2)
+    if leaf in ("q_SxNxHxD", "k_SxKxHxD", "v_SxKxHxD"):
+        return values.transpose(0, 2, 1)
     if leaf in ("gate_SxDxF", "up_SxDxF") and spec.name != "gemma2_2b":  # it alone has [D, F]
         return values.T
     return values

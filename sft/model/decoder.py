@@ -7,11 +7,12 @@ Numerics as in the reference implementations: the embedding scale is rounded to 
 dtype; norms, RoPE, attention logits and softmax are float32; everything else is the activation
 dtype. Weights are cast to it where they are used, so float32 masters may be passed.
 
-The parameter tree (each leaf of ``layers`` is stacked over all layers)::
+The parameter tree. Each leaf of ``layers`` is stacked over all layers; the axes of q, k and v are
+in the order that the compiler for TPUs wants: given another, it copies the stacks in every step::
 
     embed_VxD, final_norm_D
     layers: pre_attention_norm_SxD, post_attention_norm_SxD, pre_ffw_norm_SxD, post_ffw_norm_SxD,
-            q_norm_SxH, k_norm_SxH (Gemma 3), q_SxDxNxH, k_SxDxKxH, v_SxDxKxH, o_SxNxHxD,
+            q_norm_SxH, k_norm_SxH (Gemma 3), q_SxNxHxD, k_SxKxHxD, v_SxKxHxD, o_SxNxHxD,
             gate_SxDxF, up_SxDxF, down_SxFxD
 """
 
@@ -73,9 +74,9 @@ def abstract_params(spec: Spec, dtype: jnp.dtype) -> Tree:
         "post_attention_norm_SxD": (S, D),
         "pre_ffw_norm_SxD": (S, D),
         "post_ffw_norm_SxD": (S, D),
-        "q_SxDxNxH": (S, D, N, H),
-        "k_SxDxKxH": (S, D, K, H),
-        "v_SxDxKxH": (S, D, K, H),
+        "q_SxNxHxD": (S, N, H, D),
+        "k_SxKxHxD": (S, K, H, D),
+        "v_SxKxHxD": (S, K, H, D),
         "o_SxNxHxD": (S, N, H, D),
         "gate_SxDxF": (S, D, F),
         "up_SxDxF": (S, D, F),
@@ -100,7 +101,7 @@ def init_params(spec: Spec, key: jax.Array, dtype: jnp.dtype) -> Tree:
         elif name == "o_SxNxHxD":
             deviation = (spec.heads * spec.head_dim) ** -0.5
         else:
-            deviation = leaf.shape[1] ** -0.5
+            deviation = leaf.shape[-1 if name[0] in "qkv" else 1] ** -0.5
         values.append((deviation * jax.random.normal(k, leaf.shape)).astype(dtype))
     return jax.tree.unflatten(structure, values)
 
@@ -193,12 +194,17 @@ def layer(spec: Spec, options: Options, attend, turns, store, x_BxLxD, per_layer
                 continue
             y = product(equation, x, weight)
             if name in low:
-                y += lora.up_project(low[name], adapter, options.lora_scale)
+                update = lora.up_project(low[name], adapter, options.lora_scale)
+                if name in ("gate", "up"):  # F wide
+                    # To be added as x W is made, which keeps a TPU's matrix unit busy anyway. XLA
+                    # would write x W in float32 and add it as the update is made.
+                    update = jax.lax.optimization_barrier(update.astype(x.dtype))
+                y += update
             outputs.append(checkpoint_name(y.astype(x.dtype), "projection"))
         return outputs
 
     y_BxLxD = rms_norm(x_BxLxD, w["pre_attention_norm_SxD"])
-    q, k, v = project(0, y_BxLxD, "bld,dnh->blnh")
+    q, k, v = project(0, y_BxLxD, "bld,nhd->blnh")
     if spec.qk_norm:
         q, k = rms_norm(q, w["q_norm_SxH"]), rms_norm(k, w["k_norm_SxH"])
     q = rotate(q, sin_BxLxH, cos_BxLxH, spec.query_scale)

@@ -24,9 +24,9 @@ NAMES = tuple(name for group in GROUPS for name in group)
 
 # The leaf of params["layers"] that each projection adapts.
 WEIGHTS = {
-    "q": "q_SxDxNxH",
-    "k": "k_SxDxKxH",
-    "v": "v_SxDxKxH",
+    "q": "q_SxNxHxD",
+    "k": "k_SxKxHxD",
+    "v": "v_SxKxHxD",
     "o": "o_SxNxHxD",
     "gate": "gate_SxDxF",
     "up": "up_SxDxF",
@@ -68,6 +68,11 @@ def weights_dtype(config: ConfigDict) -> jnp.dtype:
     return jnp.dtype(config.model.dtype if config.lora.rank else "float32")
 
 
+def oriented(name: str, weight: jax.Array) -> jax.Array:
+    """``[…, *in, *out]``: a projection's weight as A B has its axes, in which q, k and v differ."""
+    return jnp.moveaxis(weight, -1, -3) if name in GROUPS[0] else weight
+
+
 def init(spec: Spec, names: tuple[str, ...], rank: int, key: jax.Array) -> Tree:
     """Float32 adapters ``{name: {"A": [S, *in, R], "B": [S, R, *out]}}``; the update is zero."""
     adapters = {}
@@ -99,7 +104,10 @@ def with_magnitudes(adapters: Tree, layers: Tree) -> Tree:
       layers: the weights, ``params["layers"]``.
     """
     return {
-        name: {**adapter, "m": dora.magnitude(layers[WEIGHTS[name]], _input_axes(adapter))}
+        name: {
+            **adapter,
+            "m": dora.magnitude(oriented(name, layers[WEIGHTS[name]]), _input_axes(adapter)),
+        }
         for name, adapter in adapters.items()
     }
 
@@ -110,16 +118,20 @@ def with_gains(adapters: Tree | None, layers: Tree, scale: float) -> Tree:
     The gain depends on weights alone, so it is computed once before the scan over layers and not
     again in each backward pass or for each decoded token; a layer at a time.
     """
-
-    def of_layer(stacked):
-        return dora.norm(*stacked, scale)
-
     gained = dict(adapters or {})
     for name, adapter in gained.items():
         if "m" in adapter:
-            norm = jax.lax.map(of_layer, (layers[WEIGHTS[name]], adapter["A"], adapter["B"]))
+            norm = _norms(name, layers[WEIGHTS[name]], adapter, scale)
             gained[name] = {**adapter, "gain": adapter["m"] / norm}
     return gained
+
+
+def _norms(name: str, stacked: jax.Array, adapter: Tree, scale: float) -> jax.Array:
+    def of_layer(leaves):
+        weight, a, b = leaves
+        return dora.norm(oriented(name, weight), a, b, scale)
+
+    return jax.lax.map(of_layer, (stacked, adapter["A"], adapter["B"]))
 
 
 def down_project(x: jax.Array, adapters: Tree, names: tuple[str, ...]) -> dict[str, jax.Array]:
@@ -158,14 +170,16 @@ def merge(params: Tree, adapters: Tree, scale: float) -> Tree:
     """Weights with the update added, computed in float32 and kept in the dtype of the weights."""
     layers = dict(params["layers"])
     for name, adapter in adapters.items():
-        weight, b = layers[WEIGHTS[name]], adapter["B"]
+        stored, b = layers[WEIGHTS[name]], adapter["B"]
+        weight = oriented(name, stored)
         a_SxIxR, b_SxRxO = _flat(adapter["A"], 1), b.reshape(*b.shape[:2], -1)
         update = scale * jnp.matmul(a_SxIxR, b_SxRxO, precision="highest").reshape(weight.shape)
         merged = weight.astype(jnp.float32) + update
         if "m" in adapter:
             inputs = _input_axes(adapter)
             merged *= jnp.expand_dims(adapter["m"] / dora.magnitude(merged, inputs), inputs)
-        layers[WEIGHTS[name]] = merged.astype(weight.dtype)
+        merged = jnp.moveaxis(merged, -3, -1) if name in GROUPS[0] else merged
+        layers[WEIGHTS[name]] = merged.astype(stored.dtype)
     return {**params, "layers": layers}
 
 

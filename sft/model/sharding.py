@@ -24,13 +24,12 @@ ROWS = ("data", "fsdp")
 PLACES = P(ROWS, "sequence")  # of anything that is [B, L, …]
 SHARED = ("fsdp", "sequence")  # what weights are gathered over
 
-# The first rule whose pattern is found in the path of a leaf ("layers/q_SxDxNxH") decides. The last
+# The first rule whose pattern is found in the path of a leaf ("layers/q_SxNxHxD") decides. The last
 # axis of a weight is left whole where it is the embedding: a part of that is seldom a multiple of
 # 128, a TPU's lanes, and would be stored transposed and copied in every step.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"embed_VxD$", P(("tensor", *SHARED), None)),
-    (r"(^|/)(q_SxDxNxH|k_SxDxKxH|v_SxDxKxH)$", P(None, SHARED, "tensor", None)),
-    (r"o_SxNxHxD$", P(None, "tensor", SHARED, None)),
+    (r"_Sx(N|K)xHxD$", P(None, "tensor", SHARED, None)),
     (r"(gate|up)_SxDxF$", P(None, SHARED, "tensor")),
     (r"down_SxFxD$", P(None, ("tensor", *SHARED), None)),
     (r"norm_(D|SxD|SxH)$", P()),
@@ -155,7 +154,7 @@ def gathered(layer: Tree, mesh: Mesh | None, rules=RULES) -> Tree:
 
 
 def _name(path) -> str:
-    """As in ``"layers/q_SxDxNxH"``."""
+    """As in ``"layers/q_SxNxHxD"``."""
     return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 

@@ -17,9 +17,9 @@ def shape(leaf: str, spec: Spec) -> tuple[int, ...]:
         return (D,)
     return {
         "embed_VxD": (spec.vocab, D),
-        "q_SxDxNxH": (spec.heads * H, D),
-        "k_SxDxKxH": (spec.kv_heads * H, D),
-        "v_SxDxKxH": (spec.kv_heads * H, D),
+        "q_SxNxHxD": (spec.heads * H, D),
+        "k_SxKxHxD": (spec.kv_heads * H, D),
+        "v_SxKxHxD": (spec.kv_heads * H, D),
         "o_SxNxHxD": (D, spec.heads * H),
         "gate_SxDxF": (F, D),
         "up_SxDxF": (F, D),
@@ -29,8 +29,8 @@ def shape(leaf: str, spec: Spec) -> tuple[int, ...]:
 
 def orient(leaf: str, stored: Any, spec: Spec) -> Any:
     """A view of the stored array in our orientation."""
-    if leaf in ("q_SxDxNxH", "k_SxDxKxH", "v_SxDxKxH"):
-        return stored.reshape(-1, spec.head_dim, spec.embed).transpose(2, 0, 1)
+    if leaf in ("q_SxNxHxD", "k_SxKxHxD", "v_SxKxHxD"):
+        return stored.reshape(-1, spec.head_dim, spec.embed)
     if leaf == "o_SxNxHxD":
         return stored.reshape(spec.embed, -1, spec.head_dim).transpose(1, 2, 0)
     if leaf in ("gate_SxDxF", "up_SxDxF", "down_SxFxD"):
@@ -40,8 +40,8 @@ def orient(leaf: str, stored: Any, spec: Spec) -> Any:
 
 def store(leaf: str, ours: Any, spec: Spec) -> Any:
     """One layer's leaf as it is stored; ``orient`` undoes it."""
-    if leaf in ("q_SxDxNxH", "k_SxDxKxH", "v_SxDxKxH"):
-        return ours.transpose(1, 2, 0).reshape(-1, spec.embed)
+    if leaf in ("q_SxNxHxD", "k_SxKxHxD", "v_SxKxHxD"):
+        return ours.reshape(-1, spec.embed)
     if leaf == "o_SxNxHxD":
         return ours.transpose(2, 0, 1).reshape(spec.embed, -1)
     if leaf in ("gate_SxDxF", "up_SxDxF", "down_SxFxD"):

@@ -28,15 +28,15 @@ NAMES = {
     "post_ffw_norm_SxD": "post_ffw_norm/scale",
     "q_norm_SxH": "attn/_query_norm/scale",
     "k_norm_SxH": "attn/_key_norm/scale",
-    "q_SxDxNxH": "attn/q_einsum/w",
-    "k_SxDxKxH": "attn/kv_einsum/w",
-    "v_SxDxKxH": "attn/kv_einsum/w",
+    "q_SxNxHxD": "attn/q_einsum/w",
+    "k_SxKxHxD": "attn/kv_einsum/w",
+    "v_SxKxHxD": "attn/kv_einsum/w",
     "o_SxNxHxD": "attn/attn_vec_einsum/w",
     "gate_SxDxF": "mlp/gating_einsum",
     "up_SxDxF": "mlp/gating_einsum",
     "down_SxFxD": "mlp/linear",
 }
-_HALF = {"k_SxDxKxH": 0, "v_SxDxKxH": 1, "gate_SxDxF": 0, "up_SxDxF": 1}
+_HALF = {"k_SxKxHxD": 0, "v_SxKxHxD": 1, "gate_SxDxF": 0, "up_SxDxF": 1}
 _CACHE_BYTES = 1 << 30  # decoded chunks kept, because two leaves may share one stored array
 _RETRIES = 4  # of a failed request; the library's default waits for many minutes
 
@@ -66,9 +66,9 @@ class Orbax:
             gating = (2, D, F)
         return name, {
             "embed_VxD": (self.spec.vocab, D),
-            "q_SxDxNxH": (N, D, H),
-            "k_SxDxKxH": (2, K, D, H),
-            "v_SxDxKxH": (2, K, D, H),
+            "q_SxNxHxD": (N, D, H),
+            "k_SxKxHxD": (2, K, D, H),
+            "v_SxKxHxD": (2, K, D, H),
             "o_SxNxHxD": (N, H, D),
             "gate_SxDxF": gating,
             "up_SxDxF": gating,
@@ -80,8 +80,8 @@ class Orbax:
         array = self.arrays[name]
         if leaf in _HALF:
             array = array[_HALF[leaf]]
-        if leaf in ("q_SxDxNxH", "k_SxDxKxH", "v_SxDxKxH"):
-            return array.transpose([1, 0, 2])
+        if leaf in ("q_SxNxHxD", "k_SxKxHxD", "v_SxKxHxD"):
+            return array.transpose([0, 2, 1])
         if leaf in ("gate_SxDxF", "up_SxDxF") and shape[1] == self.spec.hidden:
             return array.transpose([1, 0])
         return array
