@@ -11,6 +11,7 @@ from sft.model import specs
 
 sys.path.insert(0, str(ROOT / "scripts/bench"))
 
+import cycles
 import plan
 import planning_sheet
 
@@ -91,3 +92,40 @@ def test_the_sheet_in_the_readme_is_that_of_the_cells(tmp_path):
     copy.write_text("nothing")
     with pytest.raises(UserError, match="expected the marks"):
         planning_sheet.put("new", copy)
+
+
+PROGRAM = """\
+HloModule jit__train, is_scheduled=true
+
+%forward.1 (arg: (s32[], bf16[6,8])) -> (s32[], bf16[6,8]) {
+  %fusion.1 = bf16[8,4]{1,0} fusion(%a), metadata={op_name="jvp()/while/dot"}, backend_config={"estimated_cycles":"100"}
+  ROOT %t.1 = (s32[], bf16[6,8]) tuple(%a, %b)
+}
+
+%backward.2 (arg: (s32[], bf16[6,8])) -> (s32[], bf16[6,8]) {
+  %kernel.1 = bf16[8,4]{1,0} custom-call(%a), frontend_attributes={kernel_metadata={
+}}, backend_config={"estimated_cycles":"7"}
+  %fusion.2 = (f32[8]{0}, bf16[8,4]{1,0}) fusion(%a), backend_config={"estimated_cycles":"250"}
+}
+
+%vocabulary.3 (arg: (s32[], f32[4])) -> (s32[], f32[4]) {
+  ROOT %fusion.3 = f32[4]{0} fusion(%a), backend_config={"estimated_cycles":"10"}
+}
+
+ENTRY %main.9 (p: bf16[6,8,2]) -> bf16[6,8,2] {
+  %copy.1 = bf16[6,8,2]{1,2,0} copy(%p), backend_config={"estimated_cycles":"4000"}
+  %while.1 = (s32[], bf16[6,8]) while(%x), condition=%c.1, body=%forward.1, metadata={op_name="jvp()/while"}
+  %while.2 = (s32[], f32[4]) while(%y), condition=%c.2, body=%vocabulary.3, metadata={op_name="jvp()/while"}
+  ROOT %while.3 = (s32[], bf16[6,8]) while(%z), condition=%c.3, body=%backward.2, metadata={op_name="transpose(jvp())/while"}
+}
+"""  # noqa: E501
+
+
+def test_cycles_are_those_of_every_layer():
+    found = cycles.operations(PROGRAM, layers=6)
+    assert cycles.parts(found) == {"once": 4010, "forward": 600, "backward": 1500, "all": 6110}
+    first, second, *_ = cycles.table(found, top=2).splitlines()[-2:]
+    assert "copy.1 bf16[6,8,2]" in first and "backward" in second and "fusion.2" in second
+    result = cycles.summary("4b", found)
+    assert set(result) == {"bench", "ours", "peers", "ratio", "unit", "detail"}
+    assert result["ours"] == 6110

@@ -27,6 +27,13 @@ def make_config(**changes) -> ConfigDict:
     return config
 
 
+def drawn(draw, name, shape):
+    """``draw(shape)``; q, k and v are drawn inputs first, as for the golden files."""
+    if name[0] not in "qkv" or "norm" in name:
+        return draw(shape)
+    return np.moveaxis(draw((shape[0], shape[-1], *shape[1:-1])), 1, -1)
+
+
 def make_params(spec, seed=0, dtype=jnp.float32):
     """Random weights of about unit gain. Drawn by NumPy: nothing to compile."""
     rng = np.random.default_rng(seed)
@@ -36,10 +43,7 @@ def make_params(spec, seed=0, dtype=jnp.float32):
         fan_in = spec.heads * spec.head_dim if name == "o_SxNxHxD" else leaf.shape[-1]
         fan_in = leaf.shape[1] if name[0] in "gud" else fan_in
         deviation = 0.1 if "norm" in name else fan_in**-0.5
-        if leaf.ndim < 4 or name[0] == "o":
-            return jnp.asarray(rng.normal(0, deviation, leaf.shape), dtype)
-        S, N, H, D = leaf.shape  # drawn in the order of the golden files
-        return jnp.asarray(np.moveaxis(rng.normal(0, deviation, (S, D, N, H)), 1, -1), dtype)
+        return jnp.asarray(drawn(lambda s: rng.normal(0, deviation, s), name, leaf.shape), dtype)
 
     return jax.tree_util.tree_map_with_path(draw, decoder.abstract_params(spec, dtype))
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import tiny
 from safetensors.numpy import save_file
 
 from sft.model import decoder, specs
@@ -19,7 +20,7 @@ def make_tree(spec):
     rng = np.random.default_rng(0)
 
     def values(path, leaf):
-        x = rng.standard_normal(leaf.shape)
+        x = tiny.drawn(rng.standard_normal, path[-1].key, leaf.shape)
         return (np.round(x * 64) / 64 if "norm" in str(path) else x).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(values, decoder.abstract_params(spec, jnp.float32))

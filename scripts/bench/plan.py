@@ -48,22 +48,10 @@ def one_of_ours(row: str) -> dict[str, Any]:
     from sft.plan import compile as compiling
 
     compiling.prepare()
-    from sft.config import default
     from sft.model import specs
 
-    model, name, rows, length, fsdp = ROWS[row]
-    config = default()
-    config.update_from_flattened_dict(
-        {
-            "model.name": model,
-            "lora.rank": 16,
-            "lora.alpha": 16.0,
-            "train.batch_size": rows,
-            "data.max_length": length,
-            "mesh.fsdp": fsdp,
-        }
-    )
-    slice_ = topology.get(name)
+    model, name, *_ = ROWS[row]
+    config, slice_ = configured(row), topology.get(name)
     limit = slice_.generation.hbm_bytes / GIB
     try:
         compiled = compiling.compile_step(config, specs.get(model), slice_)
@@ -78,6 +66,25 @@ def one_of_ours(row: str) -> dict[str, Any]:
         **_gib(compiled.memory), "total": compiled.memory.total / GIB, "limit": limit,
         "fits": True, "compile_seconds": compiled.seconds,
     }  # fmt: skip
+
+
+def configured(row: str) -> Any:
+    """The configuration of a row."""
+    from sft.config import default
+
+    model, _, rows, length, fsdp = ROWS[row]
+    config = default()
+    config.update_from_flattened_dict(
+        {
+            "model.name": model,
+            "lora.rank": 16,
+            "lora.alpha": 16.0,
+            "train.batch_size": rows,
+            "data.max_length": length,
+            "mesh.fsdp": fsdp,
+        }
+    )
+    return config
 
 
 def _gib(memory) -> dict[str, float]:

@@ -95,14 +95,18 @@ def init_params(spec: Spec, key: jax.Array, dtype: jnp.dtype) -> Tree:
     leaves, structure = jax.tree.flatten_with_path(abstract_params(spec, dtype))
     values = []
     for (path, leaf), k in zip(leaves, jax.random.split(key, len(leaves)), strict=True):
-        name = path[-1].key
+        name, shape = path[-1].key, leaf.shape
+        inputs_last = name.endswith("HxD") and name[0] != "o"
+        if inputs_last:  # drawn as the others, for which they are first
+            shape = shape[0], shape[-1], *shape[1:-1]
         if "norm" in name:
             deviation = 0.1
         elif name == "o_SxNxHxD":
             deviation = (spec.heads * spec.head_dim) ** -0.5
         else:
-            deviation = leaf.shape[-1 if name[0] in "qkv" else 1] ** -0.5
-        values.append((deviation * jax.random.normal(k, leaf.shape)).astype(dtype))
+            deviation = shape[1] ** -0.5
+        drawn = deviation * jax.random.normal(k, shape)
+        values.append((jnp.moveaxis(drawn, 1, -1) if inputs_last else drawn).astype(dtype))
     return jax.tree.unflatten(structure, values)
 
 
