@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -136,3 +137,18 @@ def test_more_than_the_memory_is_refused_before_compiling(environment):
         compiling.compile_step(config, specs.get("gemma3_27b"), topology.get("v5e-1"))
     parameters = 27.0e9
     assert refused.value.reason == "" and refused.value.needed > 12 * parameters
+
+
+@pytest.mark.slow
+def test_no_stack_of_weights_is_copied():
+    """4B on one chip: 34 layers. Stored in another order, the weights of q, k and v would be."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
+    words = ["scripts/bench/cycles.py", "--row=4b", "--top=1000"]
+    run = subprocess.run(
+        [sys.executable, *words], cwd=tiny_run.ROOT, env=clean, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    *lines, result = run.stdout.splitlines()
+    assert any("forward" in line and "dot_general" in line for line in lines)
+    assert not [line for line in lines if re.search(r"once +copy\S* bf16\[34,", line)]
+    assert 300e6 < json.loads(result)["ours"] < 500e6  # 521 with those copies
