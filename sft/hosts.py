@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
 _POLL = 1.0  # seconds between looks for another host's failure
 _VISIBLE = 60  # seconds in which a new file must be seen through a network file system
+_AGAIN = 20.0  # seconds after which a signal that has ended nothing is sent again
 _FAILED = "sft/failed"
 
 _hosts = coordinator.ALONE
+_interrupted: list[float] = []  # when a signal came that should have ended this process
 
 
 def is_first() -> bool:
@@ -187,8 +189,15 @@ def _wait(what: str) -> str:
 
 
 def _watch(hosts: Hosts, ended: threading.Event) -> None:
-    """Ends this process as soon as another says that it has failed, with its words and code."""
+    """Ends this process as soon as another says that it has failed, with its words and code.
+
+    An exception that is raised for a signal can be lost, in a finaliser or in a callback from C++:
+    then the signal comes again.
+    """
     while not ended.wait(_POLL):
+        if _interrupted and time.monotonic() > _interrupted[-1] + _AGAIN:
+            _interrupted.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
         try:
             code, index, text = json.loads(hosts.client.key_value_try_get(_FAILED))
         except Exception:  # nobody has
@@ -219,4 +228,5 @@ def _fail(hosts: Hosts, error: BaseException) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     del number, frame
+    _interrupted.append(time.monotonic())
     raise KeyboardInterrupt

@@ -82,10 +82,28 @@ def test_what_fails_on_one_host_ends_all(project, tmp_path, host):
     assert said[1 - host] == f"sft: host {host}: {here}: no such file."
 
 
-def test_a_signal_before_there_is_anything_to_save(project, tmp_path):
-    """Host 0 reads and host 1 waits for it when host 1 gets the signal."""
+DEAF = """\
+from sft import hosts
+hosts._AGAIN, real, lost = 1.0, hosts._wait, []
+def once(what):
+    while True:
+        try:
+            return real(what)
+        except KeyboardInterrupt:
+            if lost:
+                raise
+            lost.append(what)
+hosts._wait = once
+"""
+
+
+@pytest.mark.parametrize("lines", ["", DEAF], ids=["heard", "lost"])
+def test_a_signal_before_there_is_anything_to_save(project, tmp_path, lines):
+    """Host 0 reads and host 1 waits for it when host 1 gets the signal; or loses it, as an
+    exception in a finaliser is lost."""
     program = tmp_path / "program.py"
     program.write_text(
+        f"{lines}"
         "import pathlib, time\n"
         "from sft import sources\n"
         "def slow(*args):\n"
