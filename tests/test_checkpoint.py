@@ -109,8 +109,12 @@ def test_damaged_checkpoint_is_named_with_the_others(tmp_path, harm):
 def test_state_of_another_shape_is_refused(tmp_path):
     checkpoints = opened(tmp_path)
     save(checkpoints, {1: 1.0})
-    with pytest.raises(UserError, match=r"checkpoints/1: its arrays have other shapes \(.*65.*64"):
+    with pytest.raises(UserError, match=r"checkpoints/1: .* other names or shapes \(.*65.*64"):
         checkpoints.restore(1, make_state(0, size=65))
+    other = make_state(0)
+    other = other.replace(trainable={"k": other.trainable["q"]})
+    with pytest.raises(UserError, match=r"checkpoints/1: .* other names or shapes"):
+        checkpoints.restore(1, other)
 
 
 def test_half_written_directory_is_ignored(tmp_path):

@@ -99,9 +99,9 @@ class Checkpoints:
             )
         except Exception as error:  # Orbax raises many kinds for the same cause
             reason = str(error).strip().split("\n")[0]
-            if "not compatible with the stored shape" in reason:
+            if any(words in reason for words in _OTHER):
                 raise UserError(
-                    f"{self.directory / str(step)}: its arrays have other shapes "
+                    f"{self.directory / str(step)}: its arrays have other names or shapes "
                     f"({reason.split('. ')[0]}): another version of this code made it, or it is of "
                     "another model. Use the revision that environment.json names, or start anew."
                 ) from error
@@ -125,6 +125,10 @@ class Checkpoints:
         with _disk_errors(self.directory):
             self._manager.wait_until_finished()
             self._manager.close()
+
+
+# What Orbax says of a whole checkpoint of something else.
+_OTHER = ("not compatible with the stored shape", "tree structures do not match")
 
 
 def _rank(metrics: dict[str, float]) -> Any:
