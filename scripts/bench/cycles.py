@@ -90,20 +90,17 @@ def compiled_text(row: str) -> tuple[str, int]:
     from sft.plan import compile as compiling
 
     compiling.prepare()
-    import jax
-
     from sft.model import sharding, specs
     from sft.train import optim
     from sft.train.steps import make_steps
 
-    model, name, *_ = plan.ROWS[row]
-    config, spec = plan.configured(row), specs.get(model)
+    model, name, *sizes = plan.ROWS[row]
+    config, spec = plan.configured(model, *sizes), specs.get(model)
     mesh = sharding.make_mesh(config, compiling.devices(topology.get(name)))
     steps = make_steps(config, spec, optim.make(config.optim, 1000), mesh)
-    with jax.default_device(mesh.devices.flat[0]):
-        train: Any = steps.train
-        compiled = train.lower(*compiling.arguments(config, spec, steps)).compile()
-    return compiled.as_text(), spec.num_layers
+    described = compiling.arguments(config, spec, steps)
+    program = compiling.compile_on(mesh.devices.flat[0], steps.train, *described)
+    return program.as_text(), spec.num_layers
 
 
 def table(found: list[Operation], top: int) -> str:

@@ -50,8 +50,8 @@ def one_of_ours(row: str) -> dict[str, Any]:
     compiling.prepare()
     from sft.model import specs
 
-    model, name, *_ = ROWS[row]
-    config, slice_ = configured(row), topology.get(name)
+    model, name, *sizes = ROWS[row]
+    config, slice_ = configured(model, *sizes), topology.get(name)
     limit = slice_.generation.hbm_bytes / GIB
     try:
         compiled = compiling.compile_step(config, specs.get(model), slice_)
@@ -68,11 +68,10 @@ def one_of_ours(row: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def configured(row: str) -> Any:
-    """The configuration of a row."""
+def configured(model: str, rows: int, length: int, fsdp: int) -> Any:
+    """The configuration of a row, and of a cell of the planning sheet."""
     from sft.config import default
 
-    model, _, rows, length, fsdp = ROWS[row]
     config = default()
     config.update_from_flattened_dict(
         {

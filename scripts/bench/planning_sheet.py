@@ -20,8 +20,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(ROOT), str(HERE)]
+
+import plan  # noqa: E402
 
 from sft import topology  # noqa: E402
 from sft.errors import UserError  # noqa: E402
@@ -38,22 +41,12 @@ Cell = tuple[str, str, int]  # model, slice, length
 
 def compile_cell(cell: Cell) -> dict[str, Any]:
     """Compiles one cell in this process: ``{"fits", "total", "limit", "temporaries"}`` in GiB."""
-    from sft.config import default
     from sft.plan import compile as compiling
 
     compiling.prepare()
     model, name, length = cell
     slice_ = topology.get(name)
-    config = default()
-    changes = {
-        "model.name": model,
-        "lora.rank": 16,
-        "lora.alpha": 16.0,
-        "data.max_length": length,
-        "train.batch_size": slice_.devices,
-        "mesh.fsdp": slice_.devices,
-    }
-    config.update_from_flattened_dict(changes)
+    config = plan.configured(model, slice_.devices, length, slice_.devices)
     limit = slice_.generation.hbm_bytes
     try:
         memory = compiling.compile_step(config, specs.get(model), slice_).memory

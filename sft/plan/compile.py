@@ -145,12 +145,13 @@ def compile_step(config: ConfigDict, spec: "Spec", slice_: Slice) -> Compiled:
     try:
         if resident.total > limit:
             raise NoFit("", resident.total, limit)
-        stats = compile_on(mesh.devices.flat[0], steps.train, state, frozen, batch)
+        program = compile_on(mesh.devices.flat[0], steps.train, state, frozen, batch)
     except NoFit as refused:
         rest = max((refused.needed or 0) - resident.total, 0)
         refused.memory = dataclasses.replace(resident, temporaries=rest)
         refused.seconds = time.perf_counter() - started
         raise
+    stats = program.memory_analysis()
     memory = dataclasses.replace(
         resident,
         padding=stats.argument_size_in_bytes - resident.total,
@@ -185,7 +186,7 @@ def arguments(config: ConfigDict, spec: "Spec", steps: Any) -> tuple[Any, Any, A
 
 
 def compile_on(device: "jax.Device", function: Any, *described: Any) -> Any:
-    """Lowers and compiles as if ``device`` were this machine's; what memory the compiler counted.
+    """The program, lowered and compiled as if ``device`` were this machine's.
 
     Raises:
       NoFit: as ``compile_step``.
@@ -195,7 +196,7 @@ def compile_on(device: "jax.Device", function: Any, *described: Any) -> Any:
     # Kernels are chosen by the default device: without it a CPU's program would be measured.
     with _no_cache(), jax.default_device(device):
         try:
-            return function.lower(*described).compile().memory_analysis()
+            return function.lower(*described).compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
