@@ -1,5 +1,6 @@
 """``sft plan`` without the TPU compiler: arithmetic, errors, the two outputs."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -78,6 +79,17 @@ def test_json_of_what_fits(project, fake, capsys):
     assert found["roofline_seconds"] == max(found["roofline"].values())
     assert found["roofline"][found["bound"]] == found["roofline_seconds"]
     assert found["trained_share"] == 1.0 and "assumed" in found["trained_share_from"]
+
+
+def test_parts_that_are_never_there_at_once_are_said_to_be_so(project, fake, capsys):
+    """The compiler's peak is what must fit; it may be less than the sum."""
+    said = []
+    for peak in (0, 5 * GIB):
+        fake(lambda config, slice_, peak=peak: dataclasses.replace(MEMORY, peak=peak))
+        assert cli.main(["sft", "plan", f"--config={project}", "--slice=v5e-8"]) == 0
+        said.append(capsys.readouterr().out)
+    assert "needs 5.75 of" in said[0] and "code 0.25\n" in said[0]
+    assert "needs 5.00 of" in said[1] and "code 0.25; not all at once\n" in said[1]
 
 
 def test_what_does_not_fit_exits_with_3_and_says_what_would(project, fake, capsys):

@@ -121,16 +121,15 @@ def lines(found: dict[str, Any], outcome: "Outcome") -> list[str]:
     """The plan of the configuration as it is."""
     gib, roofs = found["gib_per_device"], found["roofline"]
     verdict = "fits" if found["fits"] else "does not fit"
-    parts = (
-        f"weights {gib['weights']:.2f}, adapters and moments {gib['adapters']:.2f}, batch "
-        f"{gib['batch']:.2f}, padding {gib['padding']:.2f}, temporaries {gib['temporaries']:.2f}, "
-        f"code {gib['code']:.2f}"
-    )
+    names = {"adapters": "adapters and moments"}
+    sizes = {name: size for name, size in gib.items() if name not in ("total", "limit")}
+    parts = ", ".join(f"{names.get(name, name)} {size:.2f}" for name, size in sizes.items())
+    at_once = gib["total"] is None or sum(sizes.values()) < gib["total"] + 0.01
     tera = 1e-12
     return [
         f"{verdict}: {needs(outcome, gib['limit'])} on each device, compiled in "
         f"{found['compile_seconds']:.0f} s",
-        f"  GiB: {parts}",
+        f"  GiB: {parts}{'' if at_once else '; not all at once'}",
         f"a step: {found['tokens_per_step']} tokens, {found['trained_share']:.1%} trained "
         f"({found['trained_share_from']}); {found['flops_per_step'] * tera:.4g} TFLOP, and "
         f"{found['recomputed_flops_per_step'] * tera:.4g} again",
