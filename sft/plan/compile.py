@@ -48,7 +48,9 @@ class Memory:
       padding: what the compiler adds to those to align them.
       temporaries: what is set aside for activations, gradients, gathered weights, all else.
       code: the program.
-      peak: at the worst moment, which may be less than the sum of the parts; 0 = not known.
+      peak: at the worst moment; 0 = not known. It may be less than the sum of the parts, which are
+        not all there at once. It may be more, by up to a TPU's VMEM (128 MiB on v5e and v6e): that
+        of a small program was higher by exactly what was prefetched there.
     """
 
     weights: int
