@@ -40,7 +40,7 @@ PEERS = {
     "tunix_block": (".venv-peers-tunix", "plan_tunix.py", "block"),
     "tunix_decoder": (".venv-peers-tunix", "plan_tunix.py", "decoder"),
 }
-COLUMNS = ("weights", "adapters", "temporaries", "total", "limit", "code")
+COLUMNS = ("weights", "adapters", "arguments", "temporaries", "total", "limit", "code")
 
 
 def one_of_ours(row: str) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def configured(model: str, rows: int, length: int, fsdp: int) -> Any:
 
 
 def _gib(memory) -> dict[str, float]:
-    return {
-        name: getattr(memory, name) / GIB for name in ("weights", "adapters", "temporaries", "code")
-    }
+    arguments = memory.parts - memory.temporaries - memory.code
+    names = ("weights", "adapters", "temporaries", "code")
+    return {"arguments": arguments / GIB} | {name: getattr(memory, name) / GIB for name in names}
 
 
 def peer(name: str, row: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def result(
       optimiser's moments, ``temporaries``, ``total``, ``limit``; and ``batch``, ``padding``,
       ``code``), ``compile_seconds``, ``tokens_per_step``, ``flops_per_step`` (of the model, without
       what is computed again), ``roofline_seconds`` (the largest of ``roofline``), ``bound`` (its
-      name), and more. ``total`` is the compiler's peak, which may be below the sum of the parts.
+      name), and more. ``total`` is the compiler's peak, which need not be the sum of the parts.
       Where it does not fit, it is what the compiler asked for, or ``None``
       where it did not say, ``total_is_at_least`` says that it was not asked, and what ``advice``
       returns is added.
