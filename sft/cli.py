@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from sft import bucket, errors
+from sft import bucket, config_idle, errors
 from sft import config as configs
 from sft.commands import COMMANDS, FLAGS, RUNS, SWEEP, WORDS, Command, Flag, usage
 from sft.config_check import validate
@@ -123,6 +123,8 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         config = stored_config(values["workdir"])
     override(config, rest)
     validate(config)
+    for line in config_idle.lines(config) if entry.has_config else []:
+        print(f"note: {line}", file=sys.stderr)
     more = [values[name] for name in entry.flags]
     arguments = [config, *more] if entry.has_config else more
     module = importlib.import_module(entry.module)

@@ -25,6 +25,8 @@ LAYERS = (
         "sft.types",
         "sft.config",
         "sft.config_check",
+        "sft.config_effects",
+        "sft.config_idle",
         "sft.bucket",
         "sft.progress",
         "sft.signals",
