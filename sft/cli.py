@@ -7,13 +7,14 @@ import contextlib
 import dataclasses
 import errno
 import importlib
+import io
 import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -28,6 +29,8 @@ from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
 def run() -> None:
     """Entry point of the ``sft`` command."""
     code = 128 + signal.SIGPIPE  # as the shell says it
+    # A log file, too, shows each line when it is printed, between those of standard error.
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     try:
         code = main(sys.argv)
         sys.stdout.flush()

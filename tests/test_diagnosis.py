@@ -159,6 +159,43 @@ def test_large_start_is_that_of_the_first_step():
     assert "the first step is not logged" in diagnosis.diagnose(run).summary
 
 
+@pytest.mark.parametrize(
+    ("loss", "end_loss", "ends", "text"),
+    [
+        (20.0, 35.0, 50, 5.0),  # a label of one token, which the model knows: nothing is wrong
+        (20.0, 20.0, 50, 20.0),  # nor does it know the answer
+        (14.0, 36.0, 10, 11.56),
+        (14.0, 40.0, 20, 7.5),
+        (9.0, 0.0, 50, None),  # what it costs in all is not much
+        (20.0, None, 50, 20.0),  # a run from before the two were told apart
+        (20.0, 35.0, 0, 20.0),
+    ],
+)
+def test_a_large_start_is_judged_without_the_ends_of_turn(loss, end_loss, ends, text):
+    train = {"trained_tokens": 100, "trained_ends": ends}
+    start = {"loss": loss} | ({} if end_loss is None else {"end_loss": end_loss})
+    run = course([loss, 2.0], [start, 2.0], report={"sets": {"train": train}})
+    found = data.large_start(run)
+    if text is None or text <= data.LARGE:
+        assert found is None
+    else:
+        assert f"begins at a loss of {text:.2f} nats a token" in found.sentence
+        assert (f"({loss:.2f} with the ends of turn)" in found.sentence) == (text != loss)
+
+
+def test_training_losses_with_prompts_are_held_against_no_validation_loss():
+    """They are of other text; the course of training alone can still show overfitting."""
+    train = [4.0] * 4 + [3.0] * 4 + [2.0] * 4
+    plain = course(train, [1.5, 1.4, 1.5, 1.8])
+    assert data.distributions(plain) and not curves.overfitting(plain)
+    mixed = course(train, [1.5, 1.4, 1.5, 1.8], {"loss.prompt_weight": 0.1, "train.epochs": 3})
+    assert data.distributions(mixed) is None
+    assert "from epoch 2 on: validation loss rose from 1.4000" in curves.overfitting(mixed).sentence
+    summary = diagnosis.diagnose(mixed).summary
+    assert "training losses are of prompts too (config.loss.prompt_weight)" in summary
+    assert "prompt_weight" not in diagnosis.diagnose(plain).summary
+
+
 def test_rows_cut_and_rows_without_targets():
     fit = {"over": 30, "share": 0.3, "truncated": 20, "dropped": 10, "max_length": 64}
     train = {"fit": fit | {"lost_trained_tokens": 50}, "trained_tokens": 950}

@@ -8,6 +8,7 @@ import numpy as np
 
 from sft.data.audit import contents, texts, tokens
 from sft.data.audit.skew import sample
+from sft.data.chat import END
 from sft.data.conversation import Conversation
 from sft.data.examples import Examples
 from sft.data.records import Records
@@ -46,9 +47,10 @@ def count(
     Returns:
       ``files``; ``rows`` used; ``rejected``: reason → rows, ``rejected_examples``: the first 20
       as ``file:line: reason``; ``repaired``, ``unread`` columns; ``origins``; ``tokens``,
-      ``trained_tokens``, ``mean_tokens``, ``max_tokens``; ``untrained``: rows without a trained
-      token; ``lengths``: percentiles and histograms of tokens in ``prompt``, ``response`` and
-      ``row`` and of ``exchanges`` (turns of the user) a conversation; ``fit``.
+      ``trained_tokens``, ``trained_ends`` (ends of turn among them), ``mean_tokens``,
+      ``max_tokens``; ``untrained``: rows without a trained token; ``lengths``: percentiles and
+      histograms of tokens in ``prompt``, ``response`` and ``row`` and of ``exchanges`` (turns of
+      the user) a conversation; ``fit``.
 
     Raises:
       ValueError: ``records`` and ``examples`` are not of the same rows.
@@ -73,6 +75,7 @@ def _count(one: Set) -> tuple[dict[str, Any], tokens.RowCounts]:
         "origins": _origins(one, counts),
         "tokens": int(counts.row.sum()),
         "trained_tokens": int(counts.trained.sum()),
+        "trained_ends": int(np.count_nonzero(one.examples.kinds == END)),
         "mean_tokens": float(counts.row.mean()) if len(counts.row) else 0.0,
         "max_tokens": int(counts.row.max(initial=0)),
         "untrained": {

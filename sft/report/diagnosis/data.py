@@ -15,24 +15,42 @@ GAP = 0.1  # share of the loss: a smaller difference between the sets hardly mat
 
 
 def large_start(run: Run) -> Finding | None:
-    """The first training loss is that of a model which has never seen such text."""
+    """The first training loss is that of a model which has never seen such text.
+
+    A pretrained model hardly ever ends a turn, so that an end may cost it 20 nats; where answers
+    are short, that is most of the loss and says nothing of the data. So the answers' own text is
+    judged: the loss without what validation lost at each end, for the share of ends in training.
+    """
     if not run.train or run.train[0]["step"] != 1 or not math.isfinite(run.train[0]["loss"]):
         return None
     loss, spec = run.train[0]["loss"], specs.SPECS.get(run.config.get("model.name", ""))
     guessing = math.log(spec.vocab) if spec else math.inf
-    if loss <= min(LARGE, GUESSING * guessing):
+    text = _text_loss(run, loss)
+    if min(loss, text) <= min(LARGE, GUESSING * guessing):
         return None
+    whole = "" if text == loss else f" ({loss:.2f} with the ends of turn)"
     told = ""
     if spec:
         told = f"; giving all {spec.vocab:,} tokens the same probability has {guessing:.2f}"
     return Finding(
         "large_start",
         "error",
-        f"Data problem: training begins at a loss of {loss:.2f} nats a token{told}.",
+        f"Data problem: training begins at a loss of {text:.2f} nats a token{whole}{told}.",
         "See `sft data`: are the weights (config.model.weights) and the tokenizer those of "
         f"{run.config.get('model.name')}, is the chat format right, are rows cut or turned "
         "round?",
     )
+
+
+def _text_loss(run: Run, loss: float) -> float:
+    """The part of a training loss that is of text, as far as can be known."""
+    start, train = history.start(run), run.data.get("sets", {}).get("train", {})
+    end_loss = start.record.get("end_loss") if start else None
+    ends, tokens = train.get("trained_ends"), train.get("trained_tokens")
+    if end_loss is None or not ends or not tokens or ends >= tokens or history.with_prompts(run):
+        return loss
+    share = ends / tokens
+    return max(loss - share * end_loss, 0.0) / (1 - share)
 
 
 def cut(run: Run) -> Finding | None:
@@ -78,8 +96,9 @@ def distributions(run: Run) -> Finding | None:
     unless to it neither is text: then its losses say nothing of the sets."""
     evidence = []
     start, first = history.start(run), run.train[0] if run.train else None
-    # The loss of step 1 is that before the first update.
-    if start and first and first["step"] == 1 and not large_start(run):
+    # The loss of step 1 is that before the first update; with prompts in it, of something else.
+    comparable = not history.with_prompts(run) and not large_start(run)
+    if start and first and first["step"] == 1 and comparable:
         gap = start.loss - first["loss"]
         noise = APART * math.hypot(start.se, _batch_error(run, start.se))
         if abs(gap) > max(noise, GAP * min(start.loss, first["loss"])):
