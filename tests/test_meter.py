@@ -236,7 +236,7 @@ def test_a_validation_is_printed_beside_training_since_the_one_before(
 ):
     clock, meter = started(tmp_path, monkeypatch)
     values = {"loss": 1.25, "token_accuracy": 0.5, "exact_match": 0.25, "weight": 9.0}
-    meter.validation(0, values)
+    meter.validation(0, values | {"answer_loss": 0.5, "end_loss": 2.0, "prompt_loss": 4.0})
     take(meter, clock, [1, 2])
     meter.flush()
     meter.validation(2, values, "the best so far")
@@ -244,7 +244,8 @@ def test_a_validation_is_printed_beside_training_since_the_one_before(
     meter.flush()
     meter.validation(3, values | {"loss_se": 0.1}, "not better than epoch 0.5 (loss 1.2500)")
     assert capsys.readouterr().out.splitlines() == [
-        "before the first step: validation loss 1.2500, token accuracy 0.5000, exact match 0.25",
+        "before the first step: validation loss 1.2500 (0.5000 in text, 2.0000 at ends of turn), "
+        "token accuracy 0.5000, exact match 0.25",
         "epoch 0.6667 of 1, step 2 of 3: validation loss 1.2500 (training 16.6667), token accuracy "
         "0.5000 (0.5000), exact match 0.25; the best so far",
         "epoch 1 of 1, step 3 of 3: validation loss 1.2500 (training 30.0000), token accuracy "

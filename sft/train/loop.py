@@ -77,7 +77,11 @@ def run(
     with closing(meter), closing(checkpoints), closing(batches), stopping as stop:
         if step == 0:
             task.at_start(state.trainable, frozen)
-            meter.validation(0, _validate(config, task, steps, state.trainable, frozen))
+            values = _validate(config, task, steps, state.trainable, frozen)
+            values["prompt_loss"] = validation.prompt_loss(
+                config, steps, state.trainable, frozen, task.validation
+            )
+            meter.validation(0, values)
         for batch in waited_for:
             if selection.patience_ended(history, task.rule, config.train.patience):
                 break

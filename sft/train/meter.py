@@ -242,6 +242,9 @@ class Meter:
         place = f"epoch {self._plan.epoch_at(step):.4g} of {epochs}, step {step:,} of {total:,}"
         loss, right = f"{trained.mean(trained.loss):.4f}", f"{trained.mean(trained.correct):.4f}"
         beside = (f" (training {loss})", f" ({right})") if trained.steps else ("", "")
+        if not step and "end_loss" in values:
+            parts = f"{values['answer_loss']:.4f} in text, {values['end_loss']:.4f} at ends of turn"
+            beside = (f" ({parts})", "")
         more = [
             f"{name.replace('_', ' ')} {value:.4g}"
             for name, value in values.items()

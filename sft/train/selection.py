@@ -25,7 +25,7 @@ class Rule:
 LOSS = Rule("loss", "lower")
 RULES = {rule.metric: rule for rule in (LOSS, Rule("token_accuracy", "higher"))}
 # In a validation row, but nothing to choose by.
-NOT_METRICS = ("split", "weight", "loss_se", "answer_loss", "end_loss")
+NOT_METRICS = ("split", "weight", "loss_se", "answer_loss", "end_loss", "prompt_loss")
 
 
 def validations(workdir: str | Path) -> list[dict[str, Any]]:

@@ -15,11 +15,13 @@ from ml_collections import ConfigDict
 
 from sft import hosts
 from sft.data import pipeline
-from sft.data.chat import END, Example
+from sft.data.chat import ANSWER, END, PROMPT, SCAFFOLD, SYSTEM, Example
 from sft.model import sharding
 from sft.progress import Progress
 from sft.train.steps import Steps
 from sft.types import Batch, Tree
+
+_SAMPLE = 64  # examples whose prompts are scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,25 @@ def validate(
 ) -> dict[str, float]:
     """``summary`` of ``by_example``."""
     return summary(by_example(config, steps, trainable, frozen, examples))
+
+
+def prompt_loss(
+    config: ConfigDict, steps: Steps, trainable: Tree, frozen: Tree, examples: Sequence[Example]
+) -> float:
+    """Nats per token of what the user and the system say, over a sample of the examples.
+
+    Whether the model has seen text like this at all: answers of one token, which nothing in the
+    prompt announces, do not say.
+    """
+    chosen = [examples[i * len(examples) // _SAMPLE] for i in range(_SAMPLE)]
+    chosen = list(examples) if len(examples) <= _SAMPLE else chosen
+    rows = []
+    for example in chosen:
+        is_text = (example.kinds == PROMPT) | (example.kinds == SYSTEM)
+        kinds = np.where(is_text, ANSWER, SCAFFOLD).astype(np.uint8)
+        rows.append(Example(example.tokens, kinds))
+    scored = by_example(config, steps, trainable, frozen, rows, what="prompts")
+    return _share(scored.nll, scored.trained)
 
 
 def place(batch: Batch, steps: Steps) -> Batch:

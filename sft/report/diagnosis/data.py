@@ -8,6 +8,7 @@ from sft.report.diagnosis.history import Finding, percent
 from sft.report.load import Run
 
 LARGE = 10.0  # nats a token: the guide's sign of a wrong data set
+SHORT = 5  # tokens of an answer on average, below which its first one is most of its loss
 GUESSING = 1.1  # over ln V, the loss of giving every token the same probability
 CUT = 0.01  # share of rows or trained tokens that may be lost at max_length, as in the audit
 APART = 3.0  # standard errors between two losses before training: 0.3 % of runs by chance
@@ -17,18 +18,24 @@ GAP = 0.1  # share of the loss: a smaller difference between the sets hardly mat
 def large_start(run: Run) -> Finding | None:
     """The first training loss is that of a model which has never seen such text.
 
-    A pretrained model hardly ever ends a turn, so that an end may cost it 20 nats; where answers
-    are short, that is most of the loss and says nothing of the data. So the answers' own text is
-    judged: the loss without what validation lost at each end, for the share of ends in training.
+    A pretrained model hardly ever ends a turn, so that an end may cost it 30 nats, and answers of
+    one token that nothing announces, such as labels, another 12: with such data it may begin at 20
+    although nothing is wrong. So the ends are left out, and short answers are judged by whether
+    the prompts are text to the model.
     """
     if not run.train or run.train[0]["step"] != 1 or not math.isfinite(run.train[0]["loss"]):
         return None
     loss, spec = run.train[0]["loss"], specs.SPECS.get(run.config.get("model.name", ""))
     guessing = math.log(spec.vocab) if spec else math.inf
-    text = _text_loss(run, loss)
-    if min(loss, text) <= min(LARGE, GUESSING * guessing):
+    limit = min(LARGE, GUESSING * guessing)
+    text, is_short = _text(run, loss)
+    start = history.start(run)
+    prompt = start.record.get("prompt_loss") if start else None
+    if min(loss, text) <= limit or (is_short and prompt is not None and prompt <= limit):
         return None
-    whole = "" if text == loss else f" ({loss:.2f} with the ends of turn)"
+    parts = [f"{loss:.2f} with the ends of turn"] if text != loss else []
+    parts += [f"{prompt:.2f} on the prompts of validation"] if prompt is not None else []
+    whole = f" ({', '.join(parts)})" if parts else ""
     told = ""
     if spec:
         told = f"; giving all {spec.vocab:,} tokens the same probability has {guessing:.2f}"
@@ -42,15 +49,16 @@ def large_start(run: Run) -> Finding | None:
     )
 
 
-def _text_loss(run: Run, loss: float) -> float:
-    """The part of a training loss that is of text, as far as can be known."""
+def _text(run: Run, loss: float) -> tuple[float, bool]:
+    """The part of a training loss that is of the answers' own text, as far as can be known: what
+    validation lost at an end is taken for what training did. And whether answers are short."""
     start, train = history.start(run), run.data.get("sets", {}).get("train", {})
     end_loss = start.record.get("end_loss") if start else None
     ends, tokens = train.get("trained_ends"), train.get("trained_tokens")
     if end_loss is None or not ends or not tokens or ends >= tokens or history.with_prompts(run):
-        return loss
+        return loss, False
     share = ends / tokens
-    return max(loss - share * end_loss, 0.0) / (1 - share)
+    return max(loss - share * end_loss, 0.0) / (1 - share), tokens / ends - 1 < SHORT
 
 
 def cut(run: Run) -> Finding | None:
