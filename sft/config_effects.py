@@ -73,7 +73,7 @@ EFFECTS = {key: effect for effect, keys in _SETTINGS.items() for key in keys.spl
 
 # Settings that came later, with the value under which a run is what it was without them. At that
 # value they are in no fingerprint, so that a new setting makes no old result another one.
-LATER: dict[str, Any] = {}
+LATER: dict[str, Any] = {"lora.start": ""}
 
 _LIKELIHOODS = ("loss", "token_accuracy")  # what train.select can be without generated answers
 

@@ -136,6 +136,7 @@ def write_environment(workdir: Path, devices: list[str]) -> None:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
+            "processor": _processor(),
             "devices": devices,
             "git": _git(),
         },
@@ -210,6 +211,18 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def _processor() -> str:
+    """Its name, and the instructions on which rounding and speed in bfloat16 depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    fields = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
+    able = set(fields.get("flags", fields.get("Features", "")).split())
+    seen = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in able]
+    return f"{fields.get('model name', platform.processor())} ({', '.join(seen) or 'no AVX2'})"
 
 
 def _git() -> dict[str, Any]:
