@@ -154,6 +154,7 @@ def test_the_way_on_with_other_values_is_shown_and_works(shared, tmp_path, capsy
     export, start = re.search(r"sft (export .*?), then sft train with (\S+) in", error).groups()
     assert tiny_run.cli.main(["sft", *export.split()]) == 0
     assert shared.main("train", tmp_path / "next", *more, start) == 0
+    assert "steps without a warm-up (config.optim.warmup = 0.03 rounds" in capsys.readouterr().out
     losses = [
         [row["loss"] for row in shared.rows(path, "validation")]
         for path in (run, tmp_path / "next")

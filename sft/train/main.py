@@ -72,7 +72,7 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
     )
     pipeline.check_eval_lengths(splits["validation"].examples, config.data.eval_max_length)
     if hosts.is_first():
-        print(_describe(splits, plan, mesh.size))
+        print(_describe(config, splits, plan, mesh.size))
     tx = optim.make(config.optim, plan.epoch_ends[-1], config.lora.plus)
     steps = make_steps(config, spec, tx, mesh)
     params = inputs.params(config, spec, steps.params_sharding)
@@ -197,13 +197,20 @@ def _flops(
     return flops.train_step(spec, config, *size, per_step).model
 
 
-def _describe(splits: dict[str, sets.Split], plan: pipeline.TrainPlan, devices: int) -> str:
+def _describe(
+    config: ConfigDict, splits: dict[str, sets.Split], plan: pipeline.TrainPlan, devices: int
+) -> str:
     train, validation = splits["train"].report, splits["validation"].report
     cells = len(plan.rows) * plan.max_length
     used = train["tokens"] * len(plan.epoch_ends)
+    total = plan.epoch_ends[-1]
+    warmup = optim.warmup_steps(config.optim, total)
+    rising = f", {warmup} of them warm-up" if warmup else ""
+    if config.optim.warmup and not warmup:
+        rising = f" without a warm-up (config.optim.warmup = {config.optim.warmup} rounds to none)"
     return (
         f"train {train['rows']} examples, {train['trained_tokens']} of {train['tokens']} tokens "
-        f"trained; validation {validation['rows']}; {plan.epoch_ends[-1]} steps, "
+        f"trained; validation {validation['rows']}; {total} steps{rising}, "
         f"{len(plan.epoch_ends)} epochs, {1 - min(used / cells, 1):.1%} padding, "
         f"{devices} device(s)"
     )
