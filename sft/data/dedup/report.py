@@ -21,7 +21,7 @@ PAIRS = 5  # shown of each reason
 SPANS = 10
 CLUSTERS = 10
 TEMPLATES = 20
-TEXT = 400  # characters shown of a row or a template
+TEXT = 400  # characters shown of a row or a form
 _AROUND = 25  # tokens shown before and after a span
 _BLIND = "The same question in other words is not found."
 Decode = Callable[[Sequence[int]], str]
@@ -102,7 +102,7 @@ def terminal(report: Mapping[str, Any]) -> list[str]:
         same = report["same_prompt"]
         lines.append(f"  prompts with several answers: {same['prompts']:,} ({rows(same['rows'])})")
     if report["templates"]:
-        lines.append(f"  templates that stay, to be read in the report: {len(report['templates'])}")
+        lines.append(f"  forms that stay, to be read in the report: {len(report['templates'])}")
     lines += [f"  {one['verdict']}" for one in report["leakage"]["sets"].values()]
     lines += [f"  {one}" for one in report["leakage"]["between"]]
     return lines

@@ -77,7 +77,12 @@ class Steps:
 
     def drop_leaks(self, held: Mapping[str, Set]) -> leakage.Hits:
         rows, train = self.left()
-        options = leakage.Options(template_share=self.options.template_share)
+        options = leakage.Options(
+            template_share=self.options.template_share,
+            template_rows=self.options.template_rows,
+            form=self.form,
+            memory=self.options.memory,
+        )
         found = leakage.find(train, held, options)
         for place in np.flatnonzero(found.codes >= 0).tolist():
             code, other = found.reason(place)
