@@ -9,6 +9,7 @@ import numpy as np
 from sft.data.audit import contents, texts, tokens
 from sft.data.audit.skew import sample
 from sft.data.conversation import Conversation
+from sft.data.dedup import exact
 from sft.data.examples import Examples
 from sft.data.records import Records
 
@@ -125,7 +126,8 @@ def describe(
     Returns:
       ``count`` plus ``over_long``, ``bos``, ``ends`` (see ``tokens``), ``sample``: rows that
       ``scripts`` and ``languages`` (of ``prompt`` and ``response``, shares) were taken from,
-      ``systems``, ``conflicts``, ``marks``, ``repeated_answer`` (see ``contents``).
+      ``conflicts`` (see ``dedup.exact.several_answers``), ``systems``, ``marks``,
+      ``repeated_answer`` (see ``contents``).
     """
     found, counts = _count(one)
     conversations = one.records.conversations
@@ -141,7 +143,7 @@ def describe(
         found["scripts"][side] = texts.script_mix(said)
         found["languages"][side] = texts.language_mix(said)
     found["systems"] = contents.systems(conversations)
-    found["conflicts"] = contents.conflicts(conversations)
+    found["conflicts"] = exact.several_answers(one.examples)
     found["marks"] = contents.marks(conversations)
     found["repeated_answer"] = contents.repeated_answer(conversations)
     return found, counts

@@ -120,10 +120,7 @@ class Steps:
         return dict(zip(names, arrays, strict=True))
 
     def same_prompt(self) -> dict[str, int]:
-        rows = np.flatnonzero(self.stays)
-        conversations = [self.train.conversations[row] for row in rows.tolist()]
-        counts = np.bincount(exact.prompts(conversations, self.form))
-        return {"prompts": int((counts > 1).sum()), "rows": int(counts[counts > 1].sum())}
+        return exact.several_answers(self.left()[1].examples)
 
 
 def _owners(examples: Examples, dropped: np.ndarray, options: Options) -> np.ndarray:
