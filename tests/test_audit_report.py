@@ -18,7 +18,7 @@ from sft.data.records import Records
 LENGTH = 200
 
 
-def examine(train, production=None, policy="drop", length=LENGTH, **others):
+def examine(train, production=None, policy="drop", length=LENGTH, form=None, **others):
     sets = {
         name: found if isinstance(found, audit.Set) else make_set(found)
         for name, found in {"train": train, **others}.items()
@@ -30,6 +30,7 @@ def examine(train, production=None, policy="drop", length=LENGTH, **others):
         max_length=length,
         eval_max_length=length,
         policy=policy,
+        form=form,
     )
 
 

@@ -9,7 +9,7 @@ from test_dedup_leakage import letters, made, noise
 
 from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, Example
 from sft.data.dedup import plan as plans
-from sft.data.dedup.build import build, fingerprint
+from sft.data.dedup.build import build, fingerprint, refuse
 from sft.data.dedup.options import Options
 from sft.data.dedup.plan import Plan, Reason
 from sft.data.examples import Examples
@@ -123,8 +123,12 @@ def test_of_rows_alike_by_embedding_the_first_stays():
 
 def test_nothing_left_is_an_error_that_says_why():
     asked = letters(30)
+    plan = build(*made((asked, "x"), (asked, "x")), {"validation": made((asked, "y"))})
+    assert plan.kept.tolist() == [] and sorted(plan.reasons) == [0, 1]
     with pytest.raises(UserError, match=r"none of 2 training rows is left \(exact 1, leak_prompt"):
-        build(*made((asked, "x"), (asked, "x")), {"validation": made((asked, "y"))})
+        refuse(plan)
+    refuse(build(*made((asked, "x")), {}))
+    refuse(build([], Examples.from_list([]), {}))
 
 
 def same_plans(one: Plan, other: Plan) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from sft.data.audit import contents, texts, tokens
 from sft.data.audit.skew import sample
 from sft.data.conversation import Conversation
-from sft.data.dedup import exact
+from sft.data.dedup import exact, normal
 from sft.data.examples import Examples
 from sft.data.records import Records
 
@@ -119,21 +119,33 @@ def _origins(one: Set, counts: tokens.RowCounts) -> dict[str, dict[str, Any]]:
 
 
 def describe(
-    one: Set, *, bos_id: int, max_length: int, policy: str
+    one: Set,
+    *,
+    bos_id: int,
+    max_length: int,
+    policy: str,
+    max_over_long: float = 0.0,
+    form: normal.Options | None = None,
 ) -> tuple[dict[str, Any], tokens.RowCounts]:
     """Everything about one set, and the counts it came from.
 
+    Args:
+      max_over_long: under the policy ``error``, the share of longer rows that may be dropped.
+      form: which rows are the same, where repeats are to be counted.
+
     Returns:
-      ``count`` plus ``over_long``, ``bos``, ``ends`` (see ``tokens``), ``sample``: rows that
-      ``scripts`` and ``languages`` (of ``prompt`` and ``response``, shares) were taken from,
-      ``conflicts`` (see ``dedup.exact.several_answers``), ``systems``, ``marks``,
-      ``repeated_answer`` (see ``contents``).
+      ``count`` plus ``over_long`` (see ``tokens``; with ``max_share``), ``bos``, ``ends`` (see
+      ``tokens``), ``sample``: rows that ``scripts`` and ``languages`` (of ``prompt`` and
+      ``response``, shares) were taken from, ``conflicts`` (see ``dedup.exact.several_answers``),
+      ``systems``, ``marks``, ``repeated_answer`` (see ``contents``), and ``repeats``: ``{"rows":
+      that equal an earlier one, "distinct", "most": rows that are equal, "first" of these}``.
     """
     found, counts = _count(one)
     conversations = one.records.conversations
     chosen = [conversations[i] for i in sample(len(conversations))]
     sides = {"prompt": contents.prompt, "response": contents.answer}
     found["over_long"] = tokens.over_long(one.examples, max_length, policy, found["trained_tokens"])
+    found["over_long"]["max_share"] = max_over_long
     found["ends"] = tokens.ends(one.examples, counts, max_length, policy)
     found["bos"] = tokens.begins(one.examples, bos_id, [c.source for c in conversations])
     found["sample"] = len(chosen)
@@ -146,4 +158,18 @@ def describe(
     found["conflicts"] = exact.several_answers(one.examples)
     found["marks"] = contents.marks(conversations)
     found["repeated_answer"] = contents.repeated_answer(conversations)
+    found["repeats"] = None if form is None else _repeats(conversations, form)
     return found, counts
+
+
+def _repeats(conversations: Sequence[Conversation], form: normal.Options) -> dict[str, Any]:
+    if not conversations:
+        return {"rows": 0, "distinct": 0, "most": 0, "first": ""}
+    found = exact.find(conversations, form)
+    sizes = np.bincount(found.first)
+    return {
+        "rows": int(found.is_repeat.sum()),
+        "distinct": int((~found.is_repeat).sum()),
+        "most": int(sizes.max()),
+        "first": conversations[int(sizes.argmax())].source,
+    }

@@ -110,7 +110,7 @@ def compare(train: View, other: View) -> dict[str, Any]:
         few = train if train.rows < effects.MIN_ROWS else other
         found["verdict"] = found["summary"] = (
             f"It cannot be told whether {other.name} looks like {train.name}: {few.name} has "
-            f"{few.rows} rows, and at least {effects.MIN_ROWS} are needed."
+            f"{texts.rows(few.rows)}, and at least {effects.MIN_ROWS} are needed."
         )
         return found
     differences = effects.holm([*_lengths(train, other), *_texts(train, other)])
