@@ -160,7 +160,7 @@ def test_skew_of_production_comes_with_what_to_do():
 class Tags(html.parser.HTMLParser):
     """Checks that tags close in order; collects names."""
 
-    VOID = ("meta", "br", "line", "rect")
+    VOID = ("meta", "br")
 
     def __init__(self):
         super().__init__()
@@ -168,7 +168,7 @@ class Tags(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.add(tag)
-        if tag not in self.VOID or tag == "rect":
+        if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):

@@ -104,6 +104,13 @@ def cut(
     return Examples(examples.tokens[stays], examples.kinds[stays], starts), kept, report
 
 
+def gaps(examples: Examples, max_length: int, policy: str) -> dict[int, tuple[int, int]]:
+    """For each over-long row, from which to which of its tokens ``cut`` leaves out."""
+    cuts = _cuts(examples, max_length, policy)
+    places = zip(cuts.rows.tolist(), cuts.heads.tolist(), cuts.tails.tolist(), strict=True)
+    return {row: (head, tail) for row, head, tail in places}
+
+
 def refuse(report: Mapping[str, Any], max_share: float) -> None:
     """Refuses to train on what ``cut`` has left, if it lost too much.
 

@@ -1,12 +1,14 @@
 """``sft data``: reads every configured set and says what the model would be trained on."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from sft import inputs, sources, training_set
+from sft import inputs, sets, sources, training_set
 from sft import workdir as workdirs
-from sft.data import audit
+from sft.data import audit, examples, fit
 from sft.data.dedup import normal
 from sft.data.dedup import report as dedup
 from sft.data.tokenizer import Tokenizer
@@ -47,11 +49,14 @@ def main(config: ConfigDict, workdir: str, strict: bool = False) -> dict[str, An
             form=normal.Options(config.data.dedup.case, config.data.dedup.punctuation),
             dedup=described,
         )
+    pieces = [piece for piece, _, _ in tok.pieces()]
     for name, split in splits.items():
         # What is left after the policy for long rows is what is trained on; lengths and sources
         # are told as they were read.
         left = split.report
         report["sets"][name] = left | report["sets"][name] | {key: left[key] for key in _LEFT}
+        report["sets"][name]["shown"] = _shown(config, name, split, spec, tok, pieces)
+    report["prompt_weight"] = config.loss.prompt_weight
     more = ""
     if described:
         more = dedup.html(described)
@@ -79,3 +84,27 @@ def _described(
     )
     found["leakage"]["max_share"] = config.data.leakage.max_share
     return found
+
+
+def _shown(
+    config: ConfigDict,
+    name: str,
+    split: Split,
+    spec: specs.Spec,
+    tok: Tokenizer,
+    pieces: Sequence[str],
+) -> list[dict[str, Any]]:
+    """A few rows of a set as they are trained: also one that is masked and one that is too long."""
+    data, rows, special = config.data, split.records.conversations, []
+    is_train, planned = name == "train", split.plan
+    if planned is not None and len(planned.plan.rows):
+        masked = planned.conversations[planned.plan.rows[0]]
+        special += [index for index, row in enumerate(rows) if row is masked][:1]
+    if is_train:
+        special += np.flatnonzero(split.encoded.lengths > data.max_length + 1)[:1].tolist()
+    chosen = audit.rendered.choose(rows, split.encoded, special)
+    picked, after = [rows[index] for index in chosen], split.encoded.select(chosen)
+    form, train_on = sets.chat_format(config, spec), data.train_on if is_train else data.eval_on
+    before = examples.encode_all(picked, tok, form, train_on)
+    cuts = fit.gaps(after, data.max_length, data.over_long) if is_train else {}
+    return audit.rendered.describe(audit.rendered.Shown(picked, before, after, cuts), pieces)

@@ -201,7 +201,8 @@ def _between(report: dict[str, Any]) -> Iterator[Finding]:
     for pair in report["skew"]:
         if pair["differs"] or not pair["told"]:
             severity = "warning" if pair["differs"] else "note"
-            yield warning(severity, pair["summary"], _alike(pair))
+            remedy = " ".join([pair["choice"], *pair["remedies"][:3]]).strip() or "Give more rows."
+            yield warning(severity, pair["summary"], remedy)
     labels = report["labels"] or {"missing": {}, "unseen": {}}
     for name, missing in labels["missing"].items():
         yield warning(
@@ -216,15 +217,3 @@ def _between(report: dict[str, Any]) -> Iterator[Finding]:
             f"{name} has answers that train never gives: {', '.join(unseen[:8])}.",
             "They cannot be learnt: add training rows, or check their spelling.",
         )
-
-
-def _alike(pair: dict[str, Any]) -> str:
-    """What to do about sets that differ: production is given, the others are chosen."""
-    remedy = " ".join(pair["remedies"][:3]) or "Give more rows."
-    if pair["right"] == "production" or not pair["differs"]:
-        return remedy
-    share = "data.split.validation" if pair["right"] == "validation" else "data.split.test"
-    return (
-        f"If {pair['right']} is not what production is like, cut it from the training rows: "
-        f"{share}. If it is: {remedy}"
-    )

@@ -1,6 +1,7 @@
 """One set in numbers: rows, rejects, tokens, lengths, and what its texts hold."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from sft.data.examples import Examples
 from sft.data.records import Records
 
 SHOWN_REJECTS = 20
+CATEGORIES = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,9 @@ def count(
 
     Returns:
       ``files``; ``rows`` used; ``rejected``: reason → rows, ``rejected_examples``: the first 20
-      as ``file:line: reason``; ``repaired``, ``unread`` columns; ``origins``; ``tokens``,
+      as ``file:line: reason``; ``repaired``, ``unread`` columns; ``origins``; ``categories``:
+      ``{name: {"rows", "tokens", "trained_tokens", "trained_share", "median_tokens",
+      "max_tokens"}}``; ``tokens``,
       ``trained_tokens``, ``mean_tokens``, ``max_tokens``; ``untrained``: rows without a trained
       token; ``lengths``: percentiles and histograms of tokens in ``prompt``, ``response`` and
       ``row`` and of ``exchanges`` (turns of the user) a conversation; ``fit``.
@@ -72,6 +76,7 @@ def _count(one: Set) -> tuple[dict[str, Any], tokens.RowCounts]:
         "repaired": {str(kind): int(rows) for kind, rows in one.records.repaired.items()},
         "unread": {str(column): int(rows) for column, rows in one.records.unread.items()},
         "origins": _origins(one, counts),
+        "categories": _categories(conversations, counts),
         "tokens": int(counts.row.sum()),
         "trained_tokens": int(counts.trained.sum()),
         "mean_tokens": float(counts.row.mean()) if len(counts.row) else 0.0,
@@ -115,6 +120,34 @@ def _origins(one: Set, counts: tokens.RowCounts) -> dict[str, dict[str, Any]]:
     passed = sum(origin["trained_tokens"] * origin["weight"] for origin in found.values())
     for origin in found.values():
         origin["trained_share"] = origin["trained_tokens"] * origin["weight"] / max(passed, 1e-9)
+    return found
+
+
+def _categories(
+    conversations: Sequence[Conversation], counts: tokens.RowCounts
+) -> dict[str, dict[str, Any]]:
+    """Rows, tokens and lengths by category, the largest first; ``""`` is for rows without one, and
+    ``{}`` where no row has one. More than ``CATEGORIES`` are told together as ``…``."""
+    names = [conversation.category for conversation in conversations]
+    if not any(names):
+        return {}
+    common = {name for name, _ in Counter(names).most_common(CATEGORIES)}
+    rows: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        rows.setdefault(name if name in common else "…", []).append(index)
+    whole = max(int(counts.trained.sum()), 1)
+    found = {}
+    for name in sorted(rows, key=lambda name: (name == "…", -len(rows[name]), name)):
+        chosen = np.array(rows[name])
+        trained = int(counts.trained[chosen].sum())
+        found[name] = {
+            "rows": len(chosen),
+            "tokens": int(counts.row[chosen].sum()),
+            "trained_tokens": trained,
+            "trained_share": trained / whole,
+            "median_tokens": float(np.median(counts.row[chosen])),
+            "max_tokens": int(counts.row[chosen].max()),
+        }
     return found
 
 
