@@ -222,6 +222,14 @@ def test_a_plan_of_something_else_is_refused_by_name():
         assert word in str(error.value)
 
 
+def test_a_plan_of_an_older_version_is_refused(monkeypatch):
+    train, held = corpus()
+    plan = build(*train, held)
+    monkeypatch.setattr(plans, "VERSION", plans.VERSION + 1)
+    with pytest.raises(UserError, match=r"other version of this program\. Run sft data again\.$"):
+        plans.check(plan, fingerprint(*train, held, Options()))
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path):
     train, held = corpus()
     plan = build(*train, held, Options(leakage="report"))

@@ -111,6 +111,21 @@ def test_leaks_are_reported_dropped_or_an_error(tmp_path):
     training_set.gate(config, everything(config, tmp_path, fresh=True)["train"])
 
 
+@pytest.mark.parametrize(("max_share", "is_refused"), [(0.0, True), (0.4, True), (0.5, False)])
+def test_what_validation_gives_away_of_test_has_the_same_limit(tmp_path, max_share, is_refused):
+    both = pair("what is the capital of the country that lies north of the sea", "c", "y")
+    changes = {"data.test": written(tmp_path, "test", [both, pair("v", "u", "t")])}
+    changes |= {"data.leakage.action": "error", "data.leakage.max_share": max_share}
+    changes["data.train"] = written(tmp_path, "other", [pair("q", "r", "s")])
+    config = leaking(tmp_path, **changes)
+    train = everything(config, tmp_path, fresh=True)["train"]
+    if not is_refused:
+        training_set.gate(config, train)
+        return
+    with pytest.raises(UserError, match=r"1 row of validation \(50 %\) is in test too: the epoch"):
+        training_set.gate(config, train)
+
+
 def test_near_duplicates_are_not_parted_by_a_split(tmp_path):
     words = [f"{STRETCH} {i}" for i in range(5)]
     other = [" ".join(f"{chr(97 + i)}{j}" for j in range(30)) for i in range(20)]

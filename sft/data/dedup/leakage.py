@@ -35,7 +35,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sft.data.conversation import Conversation
-from sft.data.dedup import coverage, near, normal, overlap, repeats, same_text, templates, windows
+from sft.data.dedup import (
+    coverage,
+    hash_windows,
+    near,
+    normal,
+    overlap,
+    repeats,
+    same_text,
+    templates,
+    windows,
+)
 from sft.data.dedup.overlap import ANSWERS
 from sft.data.dedup.same_text import Set
 from sft.data.dedup.stretches import without
@@ -158,7 +168,7 @@ def _compared(
         engine="hash",
         template_share=options.template_share,
         template_rows=options.template_rows,
-        memory=options.memory,
+        memory=max(options.memory, hash_windows.least_memory(templates.LENGTH)),
     )
     every = np.ones(len(train.examples), bool)
     forms = templates.find(train.examples, origins(train.conversations), how, every)
