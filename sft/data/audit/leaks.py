@@ -75,11 +75,11 @@ def _given_away(name: str, one: Mapping[str, Any], leakage: Mapping[str, Any]) -
     if not one["touched"]:
         return
     culprits = f"{one['train_rows']:,} training row{'' if one['train_rows'] == 1 else 's'}"
-    told = f"{name}: {one['touched']:,} of {rows(one['rows'])} ({percent(one['share'])})"
+    whose = f"{name}: {one['touched']:,} of {rows(one['rows'])} ({percent(one['share'])})"
     if leakage["policy"] == "drop":
         yield finding(
             "note",
-            f"{told} were given away by {culprits}, which are dropped: {_how(one)}.",
+            f"{whose} were given away by {culprits}, which are dropped: {_how(one)}.",
             "Nothing to do: data/report.html shows some of them.",
         )
         return
@@ -92,7 +92,7 @@ def _given_away(name: str, one: Mapping[str, Any], leakage: Mapping[str, Any]) -
     chosen = ", and it chooses the epoch" if name == "validation" else ""
     yield finding(
         severity,
-        f"{told} are given away by {culprits}, still in training: {_how(one)}.{refused}",
+        f"{whose} are given away by {culprits}, still in training: {_how(one)}.{refused}",
         'Set data.leakage.action = "drop" to leave them out of training, or remove them from one '
         f"of the two (data/report.html): scores on {name} are too good{chosen}. Rows of one "
         "conversation or document belong in one set: data.reading.group.",

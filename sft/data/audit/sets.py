@@ -127,7 +127,7 @@ def _categories(
     conversations: Sequence[Conversation], counts: tokens.RowCounts
 ) -> dict[str, dict[str, Any]]:
     """Rows, tokens and lengths by category, the largest first; ``""`` is for rows without one, and
-    ``{}`` where no row has one. More than ``CATEGORIES`` are told together as ``…``."""
+    ``{}`` where no row has one. More than ``CATEGORIES`` are counted together as ``…``."""
     names = [conversation.category for conversation in conversations]
     if not any(names):
         return {}
