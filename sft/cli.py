@@ -55,6 +55,9 @@ def main(argv: list[str]) -> int:
                 result = call()
             except errors.DoesNotFit as no:
                 result, code = no.result, errors.DOES_NOT_FIT
+            except errors.AuditFailed as no:
+                print(f"sft: {no}", file=sys.stderr)
+                result, code = no.result, BAD_INPUT
     except UserError as error:
         print(f"sft: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -56,7 +56,7 @@ COMMANDS = {
     "data": Command(
         "audit the data sets: what would be trained on, and is it like what is served",
         "sft.data.main",
-        ("workdir",),
+        ("workdir", "strict"),
         in_buckets=True,
     ),
     "data mine": Command(
@@ -142,6 +142,9 @@ COMMANDS = {
 FLAGS = {
     "workdir": Flag(
         str, "", "DIR", "the run directory; may be gs://BUCKET/DIR", "--workdir=DIR is missing."
+    ),
+    "strict": Flag(
+        bool, False, "", "data: exit with 2 if the audit finds an error, after writing everything"
     ),
     "checkpoint": Flag(
         str, "best", "WHICH", "base, best, latest or a step; best if not given, data mine: base"

@@ -93,6 +93,7 @@ _DEFAULT = {
             "drop_share": 0.8,  # share of masked tokens from which the row is dropped
             "min_trained": 8,  # trained tokens below which a masked row is dropped
             "template_share": 0.05,  # share of a source's rows from which a stretch is a form
+            "template_rows": 10,  # ... and the fewest rows that make one; fewer are copies
         },
         "leakage": {  # rows of validation and test that training gives away
             "action": "report",  # report | drop the training row | error above max_share
