@@ -31,6 +31,7 @@ _SETTINGS = {
         data.dedup.near data.dedup.embeddings data.dedup.cosine data.dedup.substring
         data.dedup.scope data.dedup.keep data.dedup.max_copies data.dedup.action
         data.dedup.drop_share data.dedup.min_trained data.dedup.template_share
+        data.dedup.template_rows
         data.leakage.action data.max_length data.over_long data.pack
         data.augment.copies data.augment.casing data.augment.whitespace data.augment.punctuation
         data.augment.templates
@@ -71,9 +72,9 @@ _SETTINGS = {
 }
 EFFECTS = {key: effect for effect, keys in _SETTINGS.items() for key in keys.split()}
 
-# Settings that came later, with the value under which a run is what it was without them. At that
-# value they are in no fingerprint, so that a new setting makes no old result another one.
-LATER: dict[str, Any] = {"lora.start": ""}
+# Settings that came later, with the value that runs without them are taken to have. At that value
+# they are in no fingerprint, so that a new setting makes no old result another one.
+LATER: dict[str, Any] = {"lora.start": "", "data.dedup.template_rows": 10}
 
 _LIKELIHOODS = ("loss", "token_accuracy")  # what train.select can be without generated answers
 

@@ -49,15 +49,9 @@ _RULES = (
     _Rule("eval.shots_max_length", lambda c: c.eval.shots > 0, "eval.shots = 0"),
     _Rule(
         "data.dedup.scope data.dedup.keep data.dedup.max_copies data.dedup.action "
-        "data.dedup.drop_share data.dedup.min_trained data.dedup.template_share "
-        "data.dedup.engine",
+        "data.dedup.drop_share data.dedup.min_trained data.dedup.engine",
         lambda c: c.data.dedup.substring > 0,
         "data.dedup.substring = 0 looks for no repeated stretches",
-    ),
-    _Rule(
-        "data.dedup.memory",
-        lambda c: c.data.dedup.substring > 0 and c.data.dedup.engine == "hash",
-        "it is for data.dedup.substring with data.dedup.engine = 'hash'",
     ),
     _Rule(
         "data.dedup.beam",

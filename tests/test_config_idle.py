@@ -26,10 +26,6 @@ PAIRS = {
     "eval.shots_max_length=9": ({}, {"eval.shots": 2}),
     "data.dedup.keep=none": ({}, {"data.dedup.substring": 50}),
     "data.dedup.engine=beam": ({}, {"data.dedup.substring": 50}),
-    "data.dedup.memory=99": (
-        {"data.dedup.substring": 50, "data.dedup.engine": "suffix_array"},
-        {"data.dedup.substring": 50},
-    ),
     "data.dedup.beam=--x": (
         {"data.dedup.substring": 50},
         {"data.dedup.substring": 50, "data.dedup.engine": "beam"},
