@@ -14,7 +14,7 @@ from sft.data.tokenizer import CONTROL, UNUSED, USER_DEFINED, Tokenizer
 from sft.errors import UserError
 from sft.export import hub, modelfile
 from sft.export.tokenizer import SPACE
-from sft.export.tuned import Tuned
+from sft.export.tuned import Tuned, check_held
 from sft.model import lora, peft
 from sft.model.specs import Spec
 from sft.model.weights import linear
@@ -66,7 +66,9 @@ def _write_model(tuned: Tuned, path: Path, kind: str) -> None:
         if leaf == "embed_VxD":
             values = values[: hub.rows(tuned.spec)]
         stored = 1 + values if "norm" in leaf else linear.store(leaf, values, tuned.spec)
-        writer.write_tensor_data(_encoded(stored, kind))
+        encoded = _encoded(stored, kind)
+        check_held(leaf, encoded)
+        writer.write_tensor_data(encoded)
     writer.close()
 
 
@@ -190,4 +192,7 @@ def _encoded(values: np.ndarray, kind: str) -> np.ndarray:
     from gguf import GGMLQuantizationType, quants
 
     values = np.ascontiguousarray(values, np.float32)
-    return values if values.ndim == 1 else quants.quantize(values, GGMLQuantizationType[kind])
+    if values.ndim == 1:
+        return values
+    with np.errstate(over="ignore"):  # checked
+        return quants.quantize(values, GGMLQuantizationType[kind])

@@ -113,7 +113,7 @@ def sampling(config: ConfigDict) -> dict[str, Any]:
     return {
         "do_sample": True,
         "temperature": config.eval.temperature,
-        "top_k": config.eval.top_k or None,  # left out, it is 50 in Transformers
+        "top_k": config.eval.top_k,  # 0 = all; without it, Transformers takes 50
         "top_p": config.eval.top_p,
     }
 

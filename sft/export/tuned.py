@@ -112,13 +112,23 @@ class Tuned:
 
 
 def _rounded(leaf: str, values: np.ndarray, dtype: str) -> np.ndarray:
-    rounded = values.astype(jnp.dtype(dtype))
-    if dtype == "float16" and not np.isfinite(rounded).all():
-        raise UserError(
-            f"--dtype=float16: {leaf} has {np.abs(values.astype(np.float32)).max():.3g}, more than "
-            "float16 can hold. Choose --dtype=bfloat16 or float32."
-        )
+    with np.errstate(over="ignore"):  # checked
+        rounded = values.astype(jnp.dtype(dtype))
+    check_held(leaf, rounded)
     return rounded
+
+
+def check_held(leaf: str, rounded: np.ndarray) -> None:
+    """Refuses float16 where weights are beyond its range.
+
+    Raises:
+      UserError: names the leaf.
+    """
+    if rounded.dtype == np.float16 and not np.isfinite(rounded).all():
+        raise UserError(
+            f"--dtype=float16: {leaf} has weights beyond what float16 can hold (65504). Choose "
+            "--dtype=bfloat16 or float32."
+        )
 
 
 def load(config: ConfigDict, path: Path, checkpoint: str) -> Tuned:

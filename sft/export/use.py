@@ -73,10 +73,15 @@ def of_safetensors(tuned: Tuned, base: Base) -> str:
 def of_keras(tuned: Tuned, base: Base) -> str:
     """The merged weights, with Keras-Hub, and LiteRT's converter."""
     del base
+    sampler, drawn = '"greedy"', tuned.config.eval
+    if drawn.temperature:
+        more = f"k={drawn.top_k or None}, temperature={drawn.temperature}"
+        sampler = f"keras_hub.samplers.TopPSampler(p={drawn.top_p}, {more})"
     made = _code(
         "python",
         'import keras_hub\n\nmodel = keras_hub.models.CausalLM.from_preset(".")\n'
-        f"{_assigned(tuned)}\nprint(model.generate(prompt))",
+        f"model.compile(sampler={sampler})\n{_assigned(tuned)}\n"
+        "print(model.generate(prompt, strip_prompt=True))",
     )
     return f"{made}\n\n`litert-torch export_hf . DIR` makes a `.litertlm` of it."
 
