@@ -2,11 +2,7 @@
 
 import contextlib
 import dataclasses
-import errno
-import os
-import shutil
-import tempfile
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +12,10 @@ from sft import bucket
 from sft import workdir as workdirs
 from sft.errors import UserError
 from sft.export import base as base_lib
-from sft.export import card, formats, verify
+from sft.export import card, formats, publish, verify
 from sft.export import tuned as tuned_lib
 from sft.export.formats import Format
+from sft.export.verify import Difference
 
 
 def main(
@@ -33,8 +30,8 @@ def main(
 ) -> dict[str, Any]:
     """Writes ``OUT/FORMAT`` for each of the formats.
 
-    Each is written beside its place, read back and compared with the checkpoint, and only then
-    moved there: what is there is whole and right.
+    Each is written beside its place, read back and compared with the checkpoint; when all are
+    right, they are moved there. What is there is whole, and the same command can be run again.
 
     Args:
       checkpoint: ``best``, ``latest`` or a step.
@@ -61,34 +58,38 @@ def main(
     wanted = _checked(names, dtype, config, root, overwrite)
     if checkpoint == "base":
         raise UserError("--checkpoint=base: the base model is there already. Export a tuned one.")
-    tuned = tuned_lib.load(config, path, checkpoint)
-    origin = base_lib.of(config, tuned.spec, base)
-    learnt = verify.differences(tuned, tuned.base(), {}, 1.0)
-    verify.check_learnt(learnt, f"checkpoint {tuned.arm.name}")
-    about = card.about(tuned, origin)
-    found = {}
-    for name, (format_, kind) in wanted.items():
-        with published(root / name, overwrite) as folder:
+    with publish.terminated(), contextlib.ExitStack() as pending:
+        tuned = tuned_lib.load(config, path, checkpoint)
+        origin = base_lib.of(config, tuned.spec, base)
+        learnt = verify.differences(tuned, tuned.base(), {}, 1.0)
+        verify.check_learnt(learnt, f"checkpoint {tuned.arm.name}")
+        about = card.about(tuned, origin)
+        checked: dict[str, dict[str, Difference]] = {}
+        for name, (format_, kind) in wanted.items():
+            folder = pending.enter_context(publish.published(root / name, overwrite))
             format_.write(tuned, folder, kind, origin.shown)
-            checked = dict(format_.check(tuned, folder, kind))
-            said = checked | {"for comparison, the base model": learnt}
+            checked[name] = dict(format_.check(tuned, folder, kind))
+            said = checked[name] | {"for comparison, the base model": learnt}
             card.write(tuned, folder, format_, origin, about, said)
-        for what, apart in checked.items():
+    for name, (format_, _) in wanted.items():
+        for what, apart in checked[name].items():
             print(f"{root / name}: {what}: {verify.said(apart)}")
         print(f"wrote {root / name}: {format_.text}")
         if tuned.has_magnitudes and not format_.knows_dora:
             print(
                 "  merged weights only: its library knows no DoRA. --format=peft has the adapters."
             )
-        found[name] = {
+    for note in _notes(tuned, origin, wanted):
+        print(f"note: {note}")
+    return {
+        name: {
             "path": str(root / name),
             "checkpoint": tuned.arm.step,
             "dtype": kind,
-            "checked": {what: dataclasses.asdict(apart) for what, apart in checked.items()},
+            "checked": {what: dataclasses.asdict(apart) for what, apart in checked[name].items()},
         }
-    for note in _notes(tuned, origin, wanted):
-        print(f"note: {note}")
-    return found
+        for name, (_, kind) in wanted.items()
+    }
 
 
 def _notes(tuned: tuned_lib.Tuned, base: base_lib.Base, names: Collection[str]) -> list[str]:
@@ -120,51 +121,8 @@ def _checked(
                 f"--format={name}: the run tunes all weights (config.lora.rank = 0), so there are "
                 "no adapters. Export merged weights: --format=safetensors."
             )
-        _check_free(root / name, overwrite)
+        publish.check_free(root / name, overwrite)
     return {
         name: (format_, dtype if dtype in format_.dtypes else format_.dtypes[0])
         for name, format_ in found.items()
     }
-
-
-def _check_free(target: Path, overwrite: bool) -> None:
-    if target.exists() and not overwrite:
-        raise UserError(f"{target}: there already. Give --overwrite, or another --out.")
-
-
-@contextlib.contextmanager
-def published(target: Path, overwrite: bool) -> Generator[Path]:
-    """An empty folder that becomes ``target`` when the block ends well, and is gone otherwise.
-
-    Raises:
-      UserError: the disk is full, or the place cannot be written to.
-    """
-    partial = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        partial.chmod(0o755)
-        yield partial
-        for file in partial.rglob("*"):  # some libraries write for the owner alone
-            file.chmod(file.stat().st_mode | 0o444)
-        _check_free(target, overwrite)  # another may have been faster
-        if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-            os.replace(target, old)
-            os.replace(partial, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(partial, target)
-    except Exception as error:
-        # Libraries say it in their own words, and not as an OSError.
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise UserError(
-                f"{target}: the disk is full; nothing was left there. Free some space, or give "
-                "--out=DIR on another disk."
-            ) from None
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-            raise UserError(f"{target}: cannot be written ({error.strerror}).") from None
-        raise
-    finally:
-        if partial:
-            shutil.rmtree(partial, ignore_errors=True)
