@@ -123,7 +123,6 @@ def test_the_head_and_the_settings(out):
     assert rows["train.epochs"] == "`1`" and "data.cache" not in rows
     assert "rest is as by default" not in text
     assert "`weights.safetensors` (safetensors, float32), computed in float32, with" in text
-    assert "Answers are greedy and have at most 3 tokens." in text
 
 
 def test_a_base_model_without_a_name(framed, out, capsys):
@@ -252,10 +251,32 @@ def test_the_rank_that_vllm_is_told(tmp_path, rank, most):
 )
 def test_which_weights_were_scored(stored, is_quantised):
     config = configs.default()
-    config.eval.temperature = 0.5
     origin = base.Base("google/gemma-3-270m", "x.gguf", stored)
     assert origin.is_quantised == is_quantised
-    said = card._scored(types.SimpleNamespace(config=config, adapters={}), origin)
-    assert f"`x.gguf` ({stored}{', dequantised' * is_quantised}), computed in bfloat16. " in said
+    said = card._weights(types.SimpleNamespace(config=config, adapters={}), origin)
+    assert f"`x.gguf` ({stored}{', dequantised' * is_quantised}), computed in bfloat16." in said
     assert ("The published `google/gemma-3-270m` has other weights" in said) == is_quantised
-    assert said.endswith("Answers are drawn at temperature 0.5 and have at most 32 tokens.")
+
+
+def test_how_scored_answers_were_drawn():
+    """By what an evaluation says of itself; one of an earlier version says less."""
+    plain = {"count": 4}
+    metrics = {"exact_match": {"value": 0.25}, "accuracy": {"value": 0.5}}
+    more = {
+        "count": 4,
+        "cut": 3,
+        "primary": "accuracy",
+        "constant": {"majority": {"metrics": metrics}, "random": {"metrics": {}}},
+        "settings": {"eval.temperature": 0.5, "eval.stop": "a,b"},
+    }
+    run = types.SimpleNamespace(
+        config=dict(configs.flatten(configs.default())),
+        sets=["one", "two", "three"],
+        eval=lambda arm, name: {"one": plain, "two": more}.get(name),
+    )
+    assert card._answers(run, "best").splitlines() == [
+        "* one: greedy answers of at most 32 tokens",
+        "* two: answers drawn at temperature 0.5 of at most 32 tokens, ended by the texts `a,b` "
+        "too, 3 of 4 cut there, the metric of the set is accuracy, the most frequent answer alone would "
+        "score 0.500",
+    ]

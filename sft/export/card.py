@@ -13,7 +13,7 @@ from sft.export.tuned import Tuned
 from sft.export.verify import Difference
 from sft.report import findings, html, scores
 from sft.report.diagnosis import diagnose
-from sft.report.load import Run, load_run
+from sft.report.load import Record, Run, load_run
 
 NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "
@@ -52,7 +52,8 @@ def about(tuned: Tuned, base: Base) -> str:
     run = load_run(tuned.path)
     return "\n\n".join(
         (
-            f"## Scores\n\n{_scores(run, tuned.arm.name)}\n\n{_scored(tuned, base)}",
+            f"## Scores\n\n{_scores(run, tuned.arm.name)}",
+            *filter(None, (_answers(run, tuned.arm.name), _weights(tuned, base))),
             f"## Data\n\n{_data(run)}",
             f"## Training\n\n{_training(run)}",
             f"## Diagnosis\n\n{_diagnosis(run)}",
@@ -97,21 +98,47 @@ def _scores(run: Run, arm: str) -> str:
     return "\n".join(lines)
 
 
-def _scored(tuned: Tuned, base: Base) -> str:
-    """Which weights were scored, in which types, and how answers were drawn."""
-    config = tuned.config
+def _weights(tuned: Tuned, base: Base) -> str:
+    """Which weights were scored, and in which types."""
     stored = f"{base.stored}, dequantised" if base.is_quantised else base.stored
     text = (
         f"The base model of these scores, and of the tuning, is {_code(base.file)} ({stored}), "
-        f"computed in {config.model.dtype}"
+        f"computed in {tuned.config.model.dtype}"
     )
-    text += ", with the adapters in float32 beside it. " if tuned.adapters else ". "
+    text += ", with the adapters in float32 beside it." if tuned.adapters else "."
     if base.name and base.is_quantised:
-        text += f"The published `{base.name}` has other weights, with which scores may differ. "
-    drawn = "greedy"
-    if config.eval.temperature:
-        drawn = f"drawn at temperature {config.eval.temperature:g}"
-    return f"{text}Answers are {drawn} and have at most {config.eval.max_new_tokens} tokens."
+        text += f" The published `{base.name}` has other weights, with which scores may differ."
+    return text
+
+
+def _answers(run: Run, arm: str) -> str:
+    """How the scored answers were drawn, set by set, and what they are to be measured by."""
+    lines = []
+    for name in run.sets:
+        if record := run.eval(arm, name):
+            given = run.config | record.get("settings", {})
+            heat, stop = given["eval.temperature"], given.get("eval.stop")
+            parts = ["greedy answers" if not heat else f"answers drawn at temperature {heat:g}"]
+            parts[0] += f" of at most {given['eval.max_new_tokens']} tokens"
+            if stop:
+                parts.append(f"ended by the texts {_code(stop)} too")
+            if record.get("cut"):
+                parts.append(f"{record['cut']} of {record['count']} cut there")
+            if "primary" in record:
+                parts.append(f"the metric of the set is {html.words(record['primary'])}")
+            lines.append(f"* {name}: {', '.join([*parts, *_constants(record)])}")
+    return "\n".join(lines)
+
+
+def _constants(record: Record) -> list[str]:
+    """What answers that look at no prompt would score."""
+    metric = record.get("primary", "exact_match")
+    found = []
+    for kind, text in (("majority", "the most frequent answer alone"), ("random", "a random one")):
+        scored = record.get("constant", {}).get(kind, {}).get("metrics", {}).get(metric)
+        if scored:
+            found.append(f"{text} would score {scored['value']:.3f}")
+    return found
 
 
 def _data(run: Run) -> str:
