@@ -231,18 +231,23 @@ def test_what_is_said_of_adapters(tmp_path, name, dora):
     """DoRA's are for PEFT alone: no other library is named with them."""
     tuned = make(tmp_path, **{"lora.dora": dora})
     text = formats.get(name).use(tuned, base.Base("google/gemma-3-270m", "x.gguf", "GGUF, Q8_0"))
-    assert ("vllm serve" in text) == (name == "peft" and not dora)
+    assert ("vllm serve" in text) == (name == "safetensors" or (name == "peft" and not dora))
     assert ("which vLLM does not load" in text) == (name == "peft" and dora)
     has_some = name == "peft" if dora else name in ("orbax", "gguf")
     assert ("dapters" in text) == has_some
 
 
 @pytest.mark.parametrize(("rank", "most"), [(1, 1), (3, 8), (16, 16), (33, 64), (512, 512)])
-def test_the_rank_that_vllm_is_told(tmp_path, rank, most):
+def test_what_vllm_is_told(tmp_path, rank, most):
     tuned = make(tmp_path, **{"lora.rank": rank})
-    assert f"--max-lora-rank {most} " in use.of_peft(tuned, base.Base("a/b", "x", "y"))
+    origin = base.Base("a/b", "x", "y")
+    assert f"vllm serve a/b --enable-lora --max-lora-rank {most} " in use.of_peft(tuned, origin)
+    greedy = """--override-generation-config '{"temperature": 0}'"""  # vLLM's own is 1
+    assert greedy in use.of_peft(tuned, origin) and greedy in use.of_safetensors(tuned, origin)
+    tuned.config.eval.temperature = 0.5
+    assert "--override" not in use.of_peft(tuned, origin) + use.of_safetensors(tuned, origin)
     tuned.config.lora.rank = 513
-    assert "vllm" not in use.of_peft(tuned, base.Base("a/b", "x", "y"))
+    assert "vllm" not in use.of_peft(tuned, origin)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +282,6 @@ def test_how_scored_answers_were_drawn():
     assert card._answers(run, "best").splitlines() == [
         "* one: greedy answers of at most 32 tokens",
         "* two: answers drawn at temperature 0.5 of at most 32 tokens, ended by the texts `a,b` "
-        "too, 3 of 4 cut there, the metric of the set is accuracy, the most frequent answer alone would "
-        "score 0.500",
+        "too, 3 of 4 cut there, the metric of the set is accuracy, the most frequent answer alone "
+        "would score 0.500",
     ]

@@ -57,17 +57,19 @@ def of_peft(tuned: Tuned, base: Base) -> str:
                     "sh",
                     f"vllm serve {base.shown} --enable-lora --max-lora-rank {rank} \\\n"
                     "  --lora-modules tuned=. --chat-template chat_template.jinja \\\n"
-                    "  --generation-config .",
+                    f"  --generation-config .{_greedy(tuned)}",
                 )
             )
     return "\n\n".join(parts)
 
 
 def of_safetensors(tuned: Tuned, base: Base) -> str:
-    """The merged weights, with Transformers."""
+    """The merged weights, with Transformers and vLLM."""
     del base
     load = 'import transformers\n\nmodel = transformers.AutoModelForCausalLM.from_pretrained(".")\n'
-    return _code("python", load + _ask(tuned))
+    return (
+        f"{_code('python', load + _ask(tuned))}\n\n{_code('sh', f'vllm serve .{_greedy(tuned)}')}"
+    )
 
 
 def of_keras(tuned: Tuned, base: Base) -> str:
@@ -144,6 +146,13 @@ def prompts(tuned: Tuned, carrier: str) -> str:
     by = f"{carrier} writes prompts as in training. " if carrier else ""
     parts.append(f"{by}One question is sent as")
     return "\n\n".join([*parts, _code("python", _assigned(tuned, "<bos>"))])
+
+
+def _greedy(tuned: Tuned) -> str:
+    """For vLLM, which draws at temperature 1 where generation_config.json has no temperature."""
+    if tuned.config.eval.temperature:
+        return ""
+    return """ --override-generation-config '{"temperature": 0}'"""
 
 
 def _ask(tuned: Tuned) -> str:
