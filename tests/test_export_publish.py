@@ -71,3 +71,30 @@ def test_a_signal_leaves_nothing_and_the_command_can_be_run_again(
     assert os.listdir(tmp_path / "out") == [] and signal.getsignal(number) == before
     assert shared.main("export", "done", *words) == 0
     assert sorted(os.listdir(tmp_path / "out")) == ["orbax", "peft"]
+
+
+def test_a_link_in_its_place_is_replaced(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "x").symlink_to(tmp_path / "other")
+    fill(tmp_path / "x", "new", overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["other", "x"]
+    assert not (tmp_path / "x").is_symlink() and os.listdir(tmp_path / "other") == []
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    for target, said in (
+        (tmp_path / "file" / "x", "cannot be written (File exists). Give another --out."),
+        (tmp_path / "file", "a file, where a folder is to be. Give another --out."),
+        (publish.Path("/proc/nowhere/x"), "cannot be written (No such file or directory)"),
+    ):
+        for overwrite in (False, True):
+            with pytest.raises(UserError) as error:
+                fill(target, "new", overwrite)
+            assert said in str(error.value)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_bucket_is_no_disk(shared, capsys):
+    assert shared.main("export", "done", "--format=peft", "--out=gs://bucket/x") == 2
+    assert "writes to a disk: give --out=DIR there" in capsys.readouterr().err

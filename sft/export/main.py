@@ -51,8 +51,8 @@ def main(
         that, read back, is not the model. Nothing is left behind.
     """
     path = workdirs.prepare(config, workdir)
-    if not out and bucket.holds(workdir):
-        raise UserError("sft export writes to a disk: give --out=DIR, and copy that.")
+    if bucket.holds(out or workdir):
+        raise UserError("sft export writes to a disk: give --out=DIR there, and copy that.")
     root = Path(out or path / "export")
     base_lib.check_name(base)
     wanted = _checked(names, dtype, config, root, overwrite)

@@ -21,6 +21,8 @@ def check_free(target: Path, overwrite: bool) -> None:
     Raises:
       UserError: there is something, and it must stay.
     """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target}: a file, where a folder is to be. Give another --out.")
     if target.exists() and not overwrite:
         raise UserError(f"{target}: there already. Give --overwrite, or another --out.")
 
@@ -42,15 +44,13 @@ def published(target: Path, overwrite: bool) -> Generator[Path]:
     Raises:
       UserError: the disk is full, or the place cannot be written to.
     """
-    partial = None
+    partial = _beside(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         yield partial
         _open_up(partial)
         check_free(target, overwrite)  # another may have been faster
         if target.exists() and not _exchange(partial, target):
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+            old = _beside(target)
             os.replace(target, old)
             os.replace(partial, target)
             shutil.rmtree(old)
@@ -67,8 +67,24 @@ def published(target: Path, overwrite: bool) -> Generator[Path]:
             raise UserError(f"{target}: cannot be written ({error.strerror}).") from None
         raise
     finally:
-        if partial:
-            shutil.rmtree(partial, ignore_errors=True)
+        if partial.is_symlink():  # which stood for the earlier export
+            partial.unlink()
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """A new hidden folder in the one that ``target`` will be in.
+
+    Raises:
+      UserError: there cannot be one.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror}). Give another --out."
+        ) from None
 
 
 def _open_up(folder: Path) -> None:
