@@ -128,5 +128,6 @@ def _system(
         )
     return "", (
         "It is not known whether all training conversations had one system instruction, because "
-        "data/report.json was made by an earlier version: run `sft data`, and export again.",
+        "data/report.json was made by an earlier version: run `sft data`, and export again with "
+        "--overwrite.",
     )
