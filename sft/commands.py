@@ -191,9 +191,7 @@ FLAGS = {
     "dtype": Flag(
         str, "", "KIND", "export: of merged weights: float32, bfloat16, float16; gguf: q8_0"
     ),
-    "system": Flag(
-        str, "", "TEXT", "chat: the system instruction, if not that of config.data.reading"
-    ),
+    "system": Flag(str, "", "TEXT", "chat: the system instruction, if not that of training"),
     "beside": Flag(bool, False, "", "chat: the base model answers too"),
     "base": Flag(str, "", "NAME", "export: the base model's name on Hugging Face"),
     "overwrite": Flag(bool, False, "", "export: in place of an earlier one"),

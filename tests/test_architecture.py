@@ -36,7 +36,7 @@ LAYERS = (
     ("sft.workdir", "sft.topology", "sft.progress"),
     ("sft.lock", "sft.bucket_lock"),
     ("sft.data", "sft.model"),
-    ("sft.inputs", "sft.sources", "sft.sets", "sft.training_set"),
+    ("sft.inputs", "sft.sources", "sft.framing", "sft.sets", "sft.training_set"),
     ("sft.train",),
     ("sft.eval",),
     ("sft.plan",),

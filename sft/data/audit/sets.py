@@ -48,13 +48,15 @@ def count(
     """Rows, rejects and tokens of one set, quickly; arguments as in ``Set``.
 
     Returns:
-      ``files``; ``rows`` used; ``rejected``: reason → rows, ``rejected_examples``: the first 20
-      as ``file:line: reason``; ``repaired``, ``unread`` columns; ``origins``; ``categories``:
-      ``{name: {"rows", "tokens", "trained_tokens", "trained_share", "median_tokens",
-      "max_tokens"}}``; ``tokens``, ``trained_tokens``, ``trained_ends`` (ends of turn among them),
-      ``mean_tokens``, ``max_tokens``; ``untrained``: rows without a trained token; ``lengths``:
-      percentiles and histograms of tokens in ``prompt``, ``response`` and ``row`` and of
-      ``exchanges`` (turns of the user) a conversation; ``fit``.
+      ``files``; ``rows`` used; ``system``: whether all of them have the ``same`` system
+      instruction (or none), and its ``text``; ``rejected``: reason → rows,
+      ``rejected_examples``: the first 20 as ``file:line: reason``; ``repaired``, ``unread``
+      columns; ``origins``; ``categories``: ``{name: {"rows", "tokens", "trained_tokens",
+      "trained_share", "median_tokens", "max_tokens"}}``; ``tokens``, ``trained_tokens``,
+      ``trained_ends`` (ends of turn among them), ``mean_tokens``, ``max_tokens``; ``untrained``:
+      rows without a trained token; ``lengths``: percentiles and histograms of tokens in
+      ``prompt``, ``response`` and ``row`` and of ``exchanges`` (turns of the user) a
+      conversation; ``fit``.
 
     Raises:
       ValueError: ``records`` and ``examples`` are not of the same rows.
@@ -67,10 +69,15 @@ def _count(one: Set) -> tuple[dict[str, Any], tokens.RowCounts]:
     if len(conversations) != len(counts.row):
         raise ValueError(f"{len(conversations)} conversations but {len(counts.row)} examples")
     rejected = one.records.rejected
+    systems = {conversation.system for conversation in conversations}
     untrained = np.flatnonzero(counts.trained == 0)
     found = {
         "files": one.files,
         "rows": len(conversations),
+        "system": {
+            "same": len(systems) == 1,
+            "text": next(iter(systems)) if len(systems) == 1 else None,
+        },
         "rejected": {str(kind): int(rows) for kind, rows in one.records.counts.items()},
         "rejected_rows": len(rejected),
         "rejected_examples": [f"{where}: {why}" for where, why in rejected[:SHOWN_REJECTS]],

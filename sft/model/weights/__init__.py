@@ -51,6 +51,15 @@ def load(spec: Spec, path: str, *, dtype: Any, shardings: Any = None, sha256: st
     return assemble.build(_open(resolve(path, sha256), spec), spec, dtype, shardings)
 
 
+def stored(spec: Spec, path: str) -> str:
+    """How weights are stored, for people: ``GGUF, Q4_K_M`` or ``safetensors, bfloat16``.
+
+    Raises:
+      UserError: as ``load``.
+    """
+    return _open(resolve(path), spec).stored
+
+
 def _open(path: "epath.Path", spec: Spec):
     """The source for what lies at ``path``, told by its kind and first bytes."""
     from sft.model.weights import gguf, orbax, package, safetensors

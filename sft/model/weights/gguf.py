@@ -145,6 +145,18 @@ class Gguf:
         for name in self.shapes:
             self.file.bytes_of(name)  # refuses a file that was cut short
 
+    @property
+    def stored(self) -> str:
+        """The format, and the type of most weights, as llama.cpp calls it."""
+        from gguf import GGMLQuantizationType, LlamaFileType
+
+        try:
+            name = LlamaFileType(self.file.metadata["general.file_type"]).name
+        except (KeyError, ValueError):
+            kinds = [stored.type for stored in self.file.tensors.values() if len(stored.shape) > 1]
+            name = GGMLQuantizationType(max(kinds, key=kinds.count)).name
+        return f"GGUF, {name.removeprefix('MOSTLY_').removeprefix('ALL_')}"
+
     def entry(self, leaf: str, layer: int | None) -> tuple[str, tuple[int, ...]]:
         prefix = "" if layer is None else f"blk.{layer}."
         return prefix + NAMES[leaf], linear.shape(leaf, self.spec)
