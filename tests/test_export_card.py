@@ -152,6 +152,14 @@ def test_a_base_model_without_a_name(framed, out, capsys):
     assert 'from_pretrained("google/gemma-3-270m")' in text and "BASE_MODEL" not in text
 
 
+def test_what_is_lost_of_a_prompt_is_said(tmp_path):
+    tuned = make(tmp_path, **{"data.reading.template": "{prompt} in {language}"})
+    text = use.prompts(tuned, "The chat template")
+    assert "('{prompt} in {language}') is made of other columns" in text
+    assert "The chat template writes the rest of a prompt as in training." in text
+    assert 'prompt = "<bos><start_of_turn>user\\n" + question + "<end_of_turn>' in text
+
+
 def test_cells_of_a_table():
     assert card._cell("a|b`c``d") == '```"a\\|b`c``d"```'
     assert card._cell("a\nb") == '`"a\\nb"`' and card._cell(None) == "–"
