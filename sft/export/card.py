@@ -190,7 +190,10 @@ def _code(text: str) -> str:
 
 def _diagnosis(run: Run) -> str:
     found = diagnose(run)
-    lines = [f"* {finding.severity}: {finding.sentence}" for finding in found.findings]
+    lines = [
+        f"* {finding.severity}: {public.sentence(finding.sentence, run.config)}"
+        for finding in found.findings
+    ]
     return "\n".join([*lines, *([""] if lines else []), found.summary])
 
 

@@ -1,6 +1,7 @@
 """Settings as strangers may see them: paths without the folders, users and buckets in them."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # Where a text is what the user wrote for the model, or a name in the data; elsewhere a slash is of
@@ -13,6 +14,8 @@ _PRIVATE = (
     *("judge.", "mine.", "data.cache", "data.workers", "data.dedup.beam", "data.dedup.memory"),
     *("train.compilation_cache", "train.log_every", "eval.cache"),
 )
+# The folders of an absolute path, a home's or an address.
+_ROOTED = re.compile(r"(?<![\w./\\~:])(?:[a-z]\w+:/|~\w*)?/(?:[^\s,;()'\"/]+/)*(?=[^\s/])")
 
 
 def settings(changed: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:
@@ -34,3 +37,21 @@ def file_names(value: Any) -> Any:
 
 def _last(path: str) -> str:
     return re.split(r"[/\\]", path.strip().rstrip("/\\"))[-1]
+
+
+def sentence(text: str, config: Mapping[str, Any]) -> str:
+    """Prose in which paths may stand: those of the configuration, and all that start at a root.
+
+    Args:
+      config: of the run, flattened.
+    """
+    paths = [
+        path.strip()
+        for key, value in config.items()
+        if isinstance(value, str) and not _TEXTS.fullmatch(key)
+        for path in value.split(",")
+        if re.search(r"[/\\]", path)
+    ]
+    for path in sorted(paths, key=len, reverse=True):
+        text = text.replace(path, _last(path))
+    return _ROOTED.sub("", text)

@@ -143,7 +143,8 @@ def prompts(tuned: Tuned, carrier: str) -> str:
         parts.append("The first prompt of a conversation stands in this template:")
         parts.append(_code("", "{prompt}".join(framing.around)))
     parts += framing.lost
-    by = f"{carrier} writes prompts as in training. " if carrier else ""
+    what = "the rest of a prompt" if framing.lost else "prompts"
+    by = f"{carrier} writes {what} as in training. " if carrier else ""
     parts.append(f"{by}One question is sent as")
     return "\n\n".join([*parts, _code("python", _assigned(tuned, "<bos>"))])
 
