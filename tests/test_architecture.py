@@ -94,7 +94,7 @@ NEVER = {
     **{
         f"sft.eval.metrics.{name}": ("jax", *(module for module in IO if module != "json"))
         for name in (
-            *("metric", "match", "numbers", "labels", "words", "overlap", "translation"),
+            *("metric", "match", "folding", "numbers", "labels", "words", "overlap", "translation"),
             *("structured", "likelihood"),
         )
     },

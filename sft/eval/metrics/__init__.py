@@ -15,6 +15,7 @@ from sft.eval.metrics import (
     labels,
     likelihood,
     match,
+    numbers,
     overlap,
     own,
     structured,
@@ -43,7 +44,11 @@ _METRICS: dict[str, Make] = {
     "json_valid": lambda knobs, expected, language: structured.json_valid(),
     "json_fields": lambda knobs, expected, language: structured.json_fields(),
     "regex_match": lambda knobs, expected, language: match.regex_match(knobs.pattern),
-    "numeric_match": lambda knobs, expected, language: match.numeric_match(knobs.tolerance),
+    "numeric_match": lambda knobs, expected, language: match.numeric_match(
+        knobs.tolerance,
+        # Of the scripts that are told apart, only European languages write a decimal comma.
+        numbers.convention(expected) if language == "other" else numbers.POINT,
+    ),
 }
 
 # Always reported; their statistics come from the model and not from texts.
