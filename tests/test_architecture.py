@@ -30,6 +30,8 @@ LAYERS = (
         "sft.signals",
         "sft.template",
         "sft.commands",
+        "sft.config_text",
+        "sft.display",
     ),
     ("sft.layout",),
     ("sft.coordinator",),

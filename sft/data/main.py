@@ -8,6 +8,7 @@ from sft import inputs, sources, training_set
 from sft import workdir as workdirs
 from sft.data import audit
 from sft.data.dedup import report as dedup
+from sft.eval import evalset, limits
 from sft.model import specs
 from sft.progress import phase
 
@@ -54,6 +55,9 @@ def main(config: ConfigDict, workdir: str) -> dict[str, Any]:
     workdirs.write_text(path / "report.html", audit.page.render(report, more))
     print(audit.terminal.render(report))
     print(f"wrote {path / 'report.json'} and report.html")
+    for name, split in splits.items():
+        if name != "train" and (name != "validation" or config.eval.during_training):
+            limits.warn(config, name, evalset.expected(evalset.asked(config, split)), tok)
     if planned:
         training_set.gate(config, splits["train"])
     return report

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sft import config as configs
+from sft import display
 from sft.export import verify
 from sft.export.tuned import Tuned
 from sft.export.verify import Difference
-from sft.report import html, scores
+from sft.report import scores
 from sft.report.diagnosis import diagnose
 from sft.report.load import Run, load_run
 
@@ -81,12 +82,13 @@ def _scores(run: Run, arm: str) -> str:
     for name, found in scores.of_sets(run).items():
         base = {score.metric: score.value for score in found if score.arm == "base"}
         for score in (score for score in found if score.arm == arm):
-            show = [html.value(x, score.metric) for x in score.interval or ()]
-            before = html.value(base[score.metric], score.metric) if score.metric in base else "–"
-            change = score.change
-            said = f"{html.change(change.value, score.metric)}, {change.verdict}" if change else "–"
-            cells = (name, html.words(score.metric), before, html.value(score.value, score.metric))
-            lines.append("| " + " | ".join((*cells, " to ".join(show) or "–", said)) + " |")
+            metric, change, said = score.metric, score.change, "–"
+            interval = display.interval(*score.interval, metric) if score.interval else "–"
+            before = display.score(base[metric], metric) if metric in base else "–"
+            if change:
+                said = f"{display.change(change.value, metric)}, {change.verdict}"
+            cells = name, display.name(metric), before, display.score(score.value, metric)
+            lines.append("| " + " | ".join((*cells, interval, said)) + " |")
     if len(lines) == 2:
         return f"Not evaluated: run `sft eval --checkpoint={arm}`."
     return "\n".join(lines)

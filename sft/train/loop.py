@@ -89,14 +89,14 @@ def run(
             if not (validated or _every(config.train.save_every, step) or stop.soon()):
                 continue
             meter.flush()  # nothing is saved before it is checked
-            rank = None
+            ranks: tuple = (None,)
             if validated:
                 values = _validate(config, task, steps, state.trainable, frozen)
                 meter.validation(step, values)
                 history.append({"step": step} | values)
-                rank = task.rule.rank(values)
+                ranks = task.rule.rank(values)
             with meter.saving():
-                checkpoints.save(step, state, {"batches": step, "config": fingerprint}, rank)
+                checkpoints.save(step, state, {"batches": step, "config": fingerprint}, *ranks)
             if stop.now() and step < total:
                 checkpoints.wait()
                 why = stop.caught or "a signal on another host,"

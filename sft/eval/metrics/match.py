@@ -13,6 +13,11 @@ def canonical(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def first_line(text: str) -> str:
+    """The first line that is not blank, without white space around it."""
+    return (text.strip().splitlines() or [""])[0].strip()
+
+
 def is_exact(predicted: str, expected: str) -> bool:
     """Equal after NFC and without surrounding white space."""
     return canonical(predicted) == canonical(expected)

@@ -21,6 +21,7 @@ from sft.model.specs import Spec
 
 # What decides an answer. Other settings of the evaluation do not, and are no reason to ask again.
 _GENERATION = ("batch_size", "max_new_tokens", "temperature", "top_k", "top_p")
+Said = tuple[str, bool | None]  # an answer, and whether it was cut
 
 
 def main(
@@ -68,7 +69,8 @@ def _evaluate(
         said, seconds = stored[suite.name] or _asked(model, config, suite)
         if not hosts.is_first():
             continue
-        rows = score.rows(suite, said, judge)
+        rows = score.rows(suite, [text for text, _ in said], judge, [cut for _, cut in said])
+        cap = score.capped(config, suite).eval.max_new_tokens
         result = {
             "arm": arm,
             "suite": suite.name,
@@ -76,6 +78,7 @@ def _evaluate(
             "description": suite.description,
             "checkpoint": "base" if step is None else f"checkpoints/{step}",
             **score.summary(rows),
+            "max_new_tokens": cap,
             "seconds": seconds,
             "cases": rows,
             "fingerprint": wanted[suite.name],
@@ -92,11 +95,12 @@ def _evaluate(
 
 def _asked(
     model: harness.Model | None, config: ConfigDict, suite: Suite
-) -> tuple[list[str], float]:
+) -> tuple[list[Said], float]:
     """The model's answers, and the seconds they took."""
     assert model is not None
     begun = time.perf_counter()
-    return score.answers(model, config, suite), time.perf_counter() - begun
+    said: list[Said] = [(one.text, one.cut) for one in score.answers(model, config, suite)]
+    return said, time.perf_counter() - begun
 
 
 def _fingerprint(
@@ -108,15 +112,18 @@ def _fingerprint(
         for key, value in decisive(score.capped(config, suite)).items()
         if not key.startswith("eval.") or key.removeprefix("eval.") in _GENERATION
     ]
+    kept += [("eval.stop", config.eval.stop)] if config.eval.stop else []
     digest = hashlib.sha256(json.dumps([kept, arm, step]).encode())
     for ids in sets.prompts(config, spec, tok, [case.conversation for case in suite.cases]):
         digest.update(len(ids).to_bytes(8, "little") + np.ascontiguousarray(ids).tobytes())
     return digest.hexdigest()[:12]
 
 
-def _stored(path: Path, arm: str, suite: Suite, fingerprint: str) -> tuple[list[str], float] | None:
+def _stored(
+    path: Path, arm: str, suite: Suite, fingerprint: str
+) -> tuple[list[Said], float] | None:
     """The answers of an earlier call and the seconds they took, if they are what is wanted."""
     result = compare.load(path, arm, suite.name)
     if result is None or result["fingerprint"] != fingerprint:
         return None
-    return [row["answer"] for row in result["cases"]], result["seconds"]
+    return [(row["answer"], row.get("cut")) for row in result["cases"]], result["seconds"]
