@@ -10,7 +10,7 @@ import math
 _SHARES = frozenset(
     "exact_match exact_match_normalised accuracy macro_f1 micro_f1 token_f1 rouge1 rouge2 rougeL "
     "json_valid json_fields regex_match numeric_match token_accuracy label_accuracy "
-    "label_accuracy_norm label_macro_f1 cut pass_rate".split()
+    "label_accuracy_norm label_macro_f1 cut pass_rate win_rate".split()
 )
 _DIGITS = {"loss": ".4f", "bleu": ".1f", "chrf": ".1f"}
 _NAMES = {"bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2"}
