@@ -8,7 +8,7 @@ import tiny_run
 
 from sft import config as configs
 from sft import inputs
-from sft.eval import harness, limits
+from sft.eval import evalset, harness, limits
 from sft.report import findings, terminal
 from sft.report.load import load_run
 
@@ -58,11 +58,11 @@ def test_answers_of_which_none_can_fit_are_refused_where_the_metric_needs_the_wh
     error = capsys.readouterr().err
     assert "all 2 expected answers" in error and "exact_match of long could only be 0" in error
     remedy = error.split("--config.eval.max_new_tokens=")[1].split(" ")[0]
+    assert problems(shared, ["b c d", "a b c d"], max_new_tokens=int(remedy)) == []
+    assert problems(shared, ["b c d", "a b c d"], max_new_tokens=int(remedy) - 1) != []
     # Another metric gives part of the credit.
-    assert shared.main("eval", run, *words, "--config.eval.metrics=chrf,exact_match") == 0
+    checked(shared, tmp_path / "long.jsonl", max_new_tokens=2, metrics="chrf,exact_match")
     assert "warning: long: all 2 expected" in capsys.readouterr().err
-    assert shared.main("eval", run, words[0], f"--config.eval.max_new_tokens={remedy}") == 0
-    assert "warning" not in capsys.readouterr().err
 
 
 def test_the_warning_comes_before_training_and_with_the_audit(shared, tmp_path, capsys):
@@ -70,14 +70,23 @@ def test_the_warning_comes_before_training_and_with_the_audit(shared, tmp_path, 
     said = "warning: long: 1 of 2 expected answers is longer than config.eval.max_new_tokens = 3"
     assert shared.main("data", tmp_path / "a", *words) == 0
     assert said in capsys.readouterr().err
-    validation = f"--config.data.validation={tmp_path / 'long.jsonl'}"
-    for name, baseline in (("b", "False"), ("c", "True")):
-        words[1] = f"--config.train.baseline={baseline}"
-        assert shared.main("train", tmp_path / name, *words, "--config.train.epochs=1") == 0
-        assert capsys.readouterr().err.count(said) == 1
-    more = ["--config.eval.during_training=2", "--config.train.epochs=1", "--config.data.test="]
-    assert shared.main("train", tmp_path / "d", validation, *more) == 0
-    assert said.replace("long:", "validation:") in capsys.readouterr().err
+    # Nothing is generated of the test set here; of validation there is.
+    rows = [{"input_text": "a", "output_text": text} for text in ("b", "b c d e", "b")]
+    validation = tiny_run.write_rows(tmp_path / "validation.jsonl", rows)
+    words += [f"--config.data.validation={validation}", "--config.eval.during_training=2"]
+    assert shared.main("train", tmp_path / "b", *words) == 0
+    error = capsys.readouterr().err
+    assert error.count(said) == 1
+    assert "warning: validation: 1 of 3 expected answers is longer" in error
+
+
+def checked(shared, path, **knobs):
+    """The evaluated set of this file."""
+    config = shared.values(**{f"eval__{key}": value for key, value in knobs.items()})
+    config.data.test = str(path)
+    tok = inputs.tokenizer(config, tiny_run.SPEC)
+    (found,) = evalset.load(config, tiny_run.SPEC, tok).values()
+    return found
 
 
 def problems(shared, expected, **knobs):
@@ -122,11 +131,11 @@ def test_generation_ends_where_all_answers_are_stopped(shared, run, monkeypatch)
         return found
 
     monkeypatch.setattr(harness.generate, "generate", spy)
-    words = ["--checkpoint=base", "--config.eval.max_new_tokens=60", "--config.eval.batch_size=12"]
+    words = ["--checkpoint=base", "--config.eval.max_new_tokens=20", "--config.eval.batch_size=12"]
     assert shared.main("eval", run, *words) == 0
     _, rows = read(run, "base")
     letter, count = Counter("".join(row["predicted"] for row in rows)).most_common(1)[0]
-    assert count and lengths[0] > 20
+    assert count and lengths[0] == 20
     assert shared.main("eval", run, *words, f"--config.eval.stop={letter}") == 0
     result, stopped = read(run, "base")
     for before, after in zip(rows, stopped, strict=True):
@@ -241,14 +250,16 @@ def test_answers_that_are_no_labels_are_not_ranked(shared, run, tmp_path, capsys
     assert shared.main("eval", run, *words, long_set(tmp_path, every), LABELS) == 2
     error = capsys.readouterr().err
     assert "long has 30 different answers in 30 rows, which are not labels" in error
-    assert shared.main("eval", run, *words, long_set(tmp_path, every)) == 0  # the remedy
+    assert checked(shared, tmp_path / "long.jsonl", metrics="chrf").labels == ()  # the remedy
 
 
-def test_a_set_of_different_answers_has_no_constant_ones(shared, run, tmp_path):
-    words = [long_set(tmp_path, ["b", "c", "b c"]), "--config.eval.metrics=chrf"]
-    assert shared.main("eval", run, "--checkpoint=base", *words) == 0
-    result, _ = read(run, "base", "long")
-    assert "constant" not in result and result["primary"] == "chrf"
+def test_a_set_of_different_answers_has_no_constant_ones(shared, tmp_path):
+    long_set(tmp_path, ["b", "c", "b c"])
+    found = checked(shared, tmp_path / "long.jsonl")
+    assert found.majority is None and found.known_labels is None and found.labels == ()
+    long_set(tmp_path, ["b", "c", "b", "c"])
+    found = checked(shared, tmp_path / "long.jsonl")
+    assert found.majority and {"b", "c"} <= found.known_labels
 
 
 def test_training_chooses_by_ranked_labels(shared, tmp_path):

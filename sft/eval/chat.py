@@ -154,6 +154,8 @@ def _exchanges(
                 chosen = (command[2] or around.system) if command[1] == "system" else chosen
                 for voice in voices:
                     voice.turns = ()
+                said = f"the system instruction {chosen!r}" if chosen else "no system instruction"
+                print(f"started again, with {said}")
             elif command[1] == "help":
                 print(HELP)
             else:

@@ -117,7 +117,7 @@ def _of(config: ConfigDict, name: str, split: sets.Split, train: Counter[str] | 
     labels = _labels(config, name, split, train)
     if not labels and not _is_labelled(config, split):
         return EvalSet(split)
-    counts = train or _counted(config, asked(config, split))
+    counts = train or _counted(config, split.conversations)
     most = max(counts.values())
     majority = min(label for label, count in counts.items() if count == most)
     return EvalSet(split, labels, majority, TRAINING if train else ITSELF)
@@ -129,7 +129,7 @@ def _labels(
     given = [canonical(label) for label in strings(config.eval.labels)]
     if not given:
         return ()
-    here = _counted(config, asked(config, split))
+    here = _counted(config, split.conversations)
     if given == [EXPECTED]:
         every = here + (train or Counter())
         for counts, which in ((here, name), (every, f"{name} and training together")):
@@ -146,7 +146,7 @@ def _labels(
             )
         return tuple(sorted(every))
     look = metrics.looks_at(config)
-    for row in asked(config, split):
+    for row in split.conversations:
         label = canonical(look(row.turns[-1].text))
         if label not in given:
             raise UserError(

@@ -76,6 +76,9 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         print(_describe(splits, plan, mesh.size))
     tx = optim.make(config.optim, plan.epoch_ends[-1], config.lora.plus)
     steps = make_steps(config, spec, tx, mesh)
+    # What they refuse shows before the weights are read.
+    at_start = _baseline(config, path, spec, tok, steps, _as_read(splits))
+    generated = _generated(config, spec, tok, steps, splits)
     params = inputs.params(config, spec, steps.params_sharding)
     task = loop.Task(
         splits["train"].examples,
@@ -83,8 +86,8 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         plan,
         rule,
         flops_per_step=_flops(config, spec, splits["train"], plan),
-        at_start=_baseline(config, path, spec, tok, steps, _as_read(splits)),
-        generated=_generated(config, spec, tok, steps, splits),
+        at_start=at_start,
+        generated=generated,
     )
     loop.run(config, workdir, task, steps, params, trace=trace)
     return _chosen(path, rule, plan.epoch_ends[-1])
