@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from sft.report import html
+from sft import display
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARE, RATIO = 0.05, 0.1
@@ -72,17 +72,16 @@ def compare(published: Mapping[Key, Line], here: Mapping[Key, Line]) -> Iterator
     """Every published score, with the one of the rerun."""
     for key, line in published.items():
         metric, mean = line["metric"], float(line["mean"])
-        shown = html.value(mean, metric)
         low, high = limits(line)
         where = ", ".join(Path(part).stem if "/" in part else part for part in key[:-1])
-        text = f"{shown} [{html.value(low, metric)}, {html.value(high, metric)}]"
+        text = f"{display.score(mean, metric)} [{display.interval(low, high, metric)}]"
         if key not in here:
             yield Row(where, metric, text, "–", "missing")
             continue
         found = float(here[key]["mean"])
         inside = "within" if low <= found <= high else "outside"
         verdict = "same" if found == mean else inside
-        yield Row(where, metric, text, html.value(found, metric), verdict)
+        yield Row(where, metric, text, display.score(found, metric), verdict)
 
 
 def limits(line: Line) -> tuple[float, float]:
@@ -90,7 +89,7 @@ def limits(line: Line) -> tuple[float, float]:
     mean = float(line["mean"])
     if line["low"]:
         return float(line["low"]), float(line["high"])
-    width = SHARE if line["metric"] in html.SHARES else RATIO * abs(mean)
+    width = SHARE if display.is_share(line["metric"]) else RATIO * abs(mean)
     return mean - width, mean + width
 
 

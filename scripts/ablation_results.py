@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sft.report import findings, html
+from sft import display
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "configs" / "ablations"
@@ -147,7 +147,7 @@ def table(ablation: Ablation) -> str:
     """Markdown: a line for each configuration and set."""
     several = len(ablation.sets) > 1
     heads = [*["set"] * several, *ablation.knobs, "seeds"]
-    heads += [head for metric in SHOWN for head in (html.words(metric), "change")]
+    heads += [head for metric in SHOWN for head in (display.name(metric), "change")]
     out = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in ablation.sets:
         for row in ablation.rows(name):
@@ -164,14 +164,14 @@ def _cells(line: dict[str, str] | None) -> tuple[str, str]:
     if line is None:
         return "", ""
     metric = line["metric"]
-    text = html.value(float(line["mean"]), metric)
+    text = display.score(float(line["mean"]), metric)
     if line["best"] == "1":
         text = f"**{text}**"
     if line["low"]:
-        text += f" [{', '.join(html.value(float(line[k]), metric) for k in ('low', 'high'))}]"
+        text += f" [{display.interval(float(line['low']), float(line['high']), metric)}]"
     if not line["change"]:
         return text, ""
-    change = f"{html.change(float(line['change']), metric)}, {findings.p_value(float(line['p']))}"
+    change = f"{display.change(float(line['change']), metric)}, {display.p_value(float(line['p']))}"
     return text, change + (" (prompts)" if line["tested_over"] == "prompts" else "")
 
 

@@ -7,7 +7,6 @@ def get_config():
     return config
 """
 
-import difflib
 import hashlib
 import json
 import re
@@ -19,8 +18,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sft import config_text
 from sft.config_effects import SOURCES as SOURCES
-from sft.config_effects import decisive
+from sft.config_effects import counted
 from sft.errors import UserError
 
 _DEFAULT = {
@@ -145,12 +145,15 @@ _DEFAULT = {
     },
     "eval": {
         "batch_size": 32,  # rows (validation loss) or prompts (generation) at a time
-        "max_new_tokens": 32,  # cap on a generated answer
+        "max_new_tokens": 32,  # cap on a generated answer, its end of turn included
+        "stop": "",  # texts that end an answer, joined by commas; \n is a line break, \, a comma
         "temperature": 0.0,  # 0 = greedy
         "top_k": 0,  # 0 = all
         "top_p": 1.0,  # 1 = all
         "max_examples": 0,  # prompts generated from, first ones in file order; 0 = all
         "metrics": "exact_match",  # names of sft/eval/metrics or FILE.py:NAME, joined by commas
+        "compare": "whole",  # whole | first_line: what of both answers these metrics look at
+        "labels": "",  # ranked by likelihood: texts as in stop, or expected = the data's; "" = off
         "language": "",  # of answers: en | ja | zh | ko | th | …; other = spaced; "" = by script
         "pattern": "",  # regex_match: what to find; its first group, if any, is what is compared
         "tolerance": 0.0,  # numeric_match: allowed difference, as a share of the expected number
@@ -253,21 +256,12 @@ def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def nearest(key: str, known: list[str] | None = None) -> str:
     """``" Did you mean 'optim.learning_rate'?"``, or ``""`` when nothing is near."""
-    known = known or [name for name, _ in flatten(default())]
-    leaf = key.rsplit(".", 1)[-1]
-    leaves = {name.rsplit(".", 1)[-1]: name for name in known}
-    initials = {"".join(w[0] for w in name.split("_")): name for name in leaves if "_" in name}
-    near = [leaves[initials[leaf]]] if leaf in initials else []  # shortened, as in "lr"
-    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    # The leaf may be right and its group wrong or missing.
-    near = near or [leaves[n] for n in difflib.get_close_matches(leaf, leaves, n=1)]
-    near = near or difflib.get_close_matches(key, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return config_text.nearest(key, known or [name for name, _ in flatten(default())])
 
 
 def fingerprint(config: ConfigDict) -> str:
     """Twelve hex digits that change when any value does, and when a setting is added do not."""
-    text = json.dumps(decisive(dict(flatten(config))), sort_keys=True)
+    text = json.dumps(counted(dict(flatten(config))), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

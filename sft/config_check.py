@@ -1,11 +1,13 @@
 """Every value of a configuration checked, before any device work."""
 
+import math
 import re
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from sft.config import SOURCES, default, flatten, nearest
+from sft.config_text import strings
 from sft.errors import UserError
 
 _CHOICES = {
@@ -24,6 +26,7 @@ _CHOICES = {
     "data.eval_on": ("all", "last"),
     "data.over_long": ("error", "drop", "truncate_prompt_left", "truncate_response"),
     "optim.schedule": ("constant", "linear", "cosine"),
+    "eval.compare": ("whole", "first_line"),
     "eval.language": ("", "en", "ja", "zh", "ko", "th", "lo", "km", "my", "other"),
     "judge.mode": ("pointwise", "pairwise"),
     "judge.backend": ("local", "openai", "gemini"),
@@ -59,7 +62,8 @@ METRICS = (
     "exact_match exact_match_normalised accuracy macro_f1 micro_f1 token_f1 bleu chrf "
     "rouge1 rouge2 rougeL json_valid json_fields regex_match numeric_match"
 ).split()
-_TAKEN = (*METRICS, "loss", "perplexity", "token_accuracy")  # names of results
+RANKED = ("label_accuracy", "label_macro_f1", "label_accuracy_norm")  # where eval.labels is set
+_TAKEN = (*METRICS, *RANKED, "loss", "perplexity", "token_accuracy", "cut")  # names of results
 _FEWEST = 100  # resamples: below, the ends of an interval are those of a few draws
 _REPAIRS = ("leading_model", "trailing_user")
 
@@ -121,6 +125,8 @@ def _source_keys(given: dict[str, Any], expected: dict[str, Any]) -> dict[str, A
 
 def _check_range(key: str, value: Any) -> None:
     name = re.sub(r"^data\.sources\.[^.]+\.", "data.reading.", key)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"config.{key} = {value!r}: expected a finite number.")
     if name in _CHOICES and value not in _CHOICES[name]:
         choices = _CHOICES[name]
         hint = nearest(str(value), [c for c in choices if c])
@@ -131,10 +137,21 @@ def _check_range(key: str, value: Any) -> None:
         raise UserError(f"config.{key} = {value!r}: expected 0 or more.")
     if name in _SHARES and not 0 <= value <= 1:
         raise UserError(f"config.{key} = {value!r}: expected a number from 0 to 1.")
+    if isinstance(value, str):
+        _check_text(key, name, value)
+
+
+def _check_text(key: str, name: str, value: str) -> None:
+    """Settings that are written in a little language: regular expressions, lists."""
     if name in ("lora.targets", "data.reading.group_regex", "eval.pattern"):
         try:
             re.compile(value)
         except re.error as error:
+            raise UserError(f"config.{key} = {value!r}: {error}.") from None
+    if name in ("eval.stop", "eval.labels"):
+        try:
+            strings(value)
+        except ValueError as error:
             raise UserError(f"config.{key} = {value!r}: {error}.") from None
     if name == "data.reading.repair":
         for repair in filter(None, (part.strip() for part in value.split(","))):
@@ -185,6 +202,12 @@ def _check_together(config: ConfigDict) -> None:
 def _check_selection(config: ConfigDict) -> None:
     select, always = config.train.select, ["loss", "token_accuracy"]
     generated = [name.rpartition(":")[2].strip() for name in config.eval.metrics.split(",")]
+    generated += RANKED if config.eval.labels else ()
+    if select in RANKED and not config.eval.labels:
+        raise UserError(
+            f"config.train.select = {select!r} needs config.eval.labels, the labels to rank, or "
+            "expected for all answers of the data."
+        )
     if select in always:
         return
     if select not in generated:
@@ -222,6 +245,13 @@ def _check_metrics(config: ConfigDict) -> None:
     if "regex_match" in names and not config.eval.pattern:
         raise UserError(
             "config.eval.metrics: regex_match needs config.eval.pattern, a regular expression."
+        )
+    labels = [label.strip() for label in strings(config.eval.labels)]
+    distinct = {label for label in labels if label}
+    if labels and labels != ["expected"] and len(distinct) < max(2, len(labels)):
+        raise UserError(
+            f"config.eval.labels = {config.eval.labels!r}: expected two or more different labels, "
+            "or expected for all answers of the data."
         )
     if config.eval.resamples < _FEWEST:
         raise UserError(

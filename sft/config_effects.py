@@ -12,6 +12,7 @@ SOURCES = "data.sources."  # the one group whose keys are the user's
 TRAINING = "training"  # what is learnt
 CHOICE = "choice"  # the validations that are compared, and what is chosen by them
 GENERATION = "generation"  # generated answers and their metrics
+VALIDATION = "validation"  # generated answers at validations alone
 SCORES = "scores"  # other numbers of an evaluation
 LIMIT = "limit"  # only whether something is refused
 PLACE = "place"  # where, when and how fast something is computed
@@ -44,7 +45,10 @@ _SETTINGS = {
         """,
     GENERATION: """
         eval.max_new_tokens eval.temperature eval.top_k eval.top_p eval.metrics eval.language
-        eval.pattern eval.tolerance eval.during_training
+        eval.pattern eval.tolerance eval.stop eval.compare eval.labels
+        """,
+    VALIDATION: """
+        eval.during_training
         """,
     SCORES: """
         data.test eval.max_examples eval.resamples eval.shots eval.shots_max_length
@@ -74,7 +78,13 @@ EFFECTS = {key: effect for effect, keys in _SETTINGS.items() for key in keys.spl
 
 # Settings that came later, with the value that runs without them are taken to have. At that value
 # they are in no fingerprint, so that a new setting makes no old result another one.
-LATER: dict[str, Any] = {"lora.start": "", "data.dedup.template_rows": 10}
+LATER: dict[str, Any] = {
+    "lora.start": "",
+    "data.dedup.template_rows": 10,
+    "eval.stop": "",
+    "eval.compare": "whole",
+    "eval.labels": "",
+}
 
 _LIKELIHOODS = ("loss", "token_accuracy")  # what train.select can be without generated answers
 
@@ -92,7 +102,7 @@ def locked(keys: Iterable[str], config: Mapping[str, Any]) -> list[str]:
       config: of the run, flattened.
     """
     generates = config.get("train.select", "loss") not in _LIKELIHOODS
-    kept = {TRAINING, CHOICE} | ({GENERATION} if generates else set())
+    kept = {TRAINING, CHOICE} | ({GENERATION, VALIDATION} if generates else set())
     read = [part.strip() for name in ("train", "validation")
             for part in str(config.get(f"data.{name}", "")).split(",")]  # fmt: skip
     return [
@@ -102,17 +112,15 @@ def locked(keys: Iterable[str], config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def decisive(values: Mapping[str, Any], *effects: str) -> dict[str, Any]:
-    """The settings with one of these effects (all settings, if none is given), as they count in a
-    fingerprint: without those of ``LATER`` at the value there.
+def select(values: Mapping[str, Any], *effects: str) -> dict[str, Any]:
+    """The settings of a flattened configuration that have one of these effects."""
+    return {key: value for key, value in values.items() if effect(key) in effects}
 
-    Args:
-      values: a flattened configuration.
-    """
+
+def counted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as they count in a fingerprint: without those of ``LATER`` at their value."""
     return {
-        key: value
-        for key, value in values.items()
-        if not (key in LATER and LATER[key] == value) and (not effects or effect(key) in effects)
+        key: value for key, value in values.items() if not (key in LATER and LATER[key] == value)
     }
 
 

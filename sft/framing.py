@@ -50,17 +50,6 @@ def of(config: ConfigDict, path: Path) -> Framing:
     return Framing(system, around, (*lost, *more))
 
 
-def reading(config: ConfigDict) -> Reading:
-    """How a typed prompt is read: as the rows of ``data.train``, in what its sources agree on."""
-    found = _readings(config)
-    shared = {
-        field: getattr(found[0], field)
-        for field in ("instruction", "template")
-        if len({getattr(one, field) for one in found}) == 1
-    }
-    return dataclasses.replace(Reading(**config.data.reading), **shared)
-
-
 def _readings(config: ConfigDict) -> list[Reading]:
     if not config.data.train:
         return [Reading(**config.data.reading)]
@@ -128,6 +117,5 @@ def _system(
         )
     return "", (
         "It is not known whether all training conversations had one system instruction, because "
-        "data/report.json was made by an earlier version: run `sft data`, and export again with "
-        "--overwrite.",
+        "data/report.json was made by an earlier version: run `sft data` first.",
     )

@@ -90,7 +90,7 @@ def load(config: ConfigDict, names: Sequence[str], spec: Spec, tok: Tokenizer) -
       UserError: one is not configured, missing, malformed, or longer than allowed; names the file
         and line, or the key.
     """
-    found = sources.read(config, names, _clusters(config, spec, tok))
+    found = sources.read(config, names, clusters(config, spec, tok))
     return {name: _split(config, name, found[name], spec, tok) for name in names}
 
 
@@ -151,7 +151,7 @@ def write_report(workdir: Path, splits: dict[str, Split]) -> None:
     write_json(path, report | {"sets": known})
 
 
-def _clusters(config: ConfigDict, spec: Spec, tok: Tokenizer) -> sources.Clusters | None:
+def clusters(config: ConfigDict, spec: Spec, tok: Tokenizer) -> sources.Clusters | None:
     """Near-duplicates, where they are looked for, must not lie on both sides of a split."""
     if not config.data.dedup.near:
         return None

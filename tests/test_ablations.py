@@ -122,7 +122,7 @@ def test_a_rerun_is_held_against_what_is_published(tmp_path, capsys):
     assert code == 0 and lines[-1].endswith(
         "4 the same to the digit, 0 within, 0 outside or missing."
     )
-    assert "80.0 % [70.0 %, 90.0 %]" in lines[1]
+    assert "80.0 % [70.0 to 90.0 %]" in lines[1]
     # At the ends of the intervals; without one, 0.05 of a share and a tenth of a loss.
     edges = [
         "test,4,0 1,exact_match,0.9,,",

@@ -29,6 +29,8 @@ LAYERS = (
         "sft.signals",
         "sft.template",
         "sft.commands",
+        "sft.config_text",
+        "sft.display",
     ),
     ("sft.layout",),
     ("sft.coordinator",),
@@ -93,7 +95,7 @@ NEVER = {
     **{
         f"sft.eval.metrics.{name}": ("jax", *(module for module in IO if module != "json"))
         for name in (
-            *("metric", "match", "numbers", "labels", "words", "overlap", "translation"),
+            *("metric", "match", "folding", "numbers", "labels", "words", "overlap", "translation"),
             *("structured", "likelihood"),
         )
     },

@@ -173,9 +173,12 @@ def test_right_and_wrong_use_the_closed_forms():
 
 def test_rows_that_tell_nothing():
     one, alike = rows(0, 1), np.tile([3.0, 2.0], (7, 1))
-    seen = float(LOSS.value(one[0]))
-    assert bootstrap.interval(LOSS, one) == (seen, seen)
-    assert bootstrap.interval(LOSS, alike) == (1.5, 1.5)
+    # How much larger the loss of another row may be, nobody knows.
+    seen, other = float(LOSS.value(one[0])), 1 - stats.wilson(1, 1)[0]
+    assert bootstrap.interval(LOSS, one) == (pytest.approx((1 - other) * seen), np.inf)
+    low, high = bootstrap.interval(LOSS, alike)
+    assert low == pytest.approx(1.5 * stats.wilson(7, 7)[0]) and high == np.inf
+    assert bootstrap.interval(MEAN, means([2.0, 2.0])) == (-np.inf, np.inf)
     assert bootstrap.difference(LOSS, one, 2 * one).p == 1.0
     same = bootstrap.difference(LOSS, rows(0, 9), rows(0, 9))
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)

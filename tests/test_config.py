@@ -7,6 +7,7 @@ from sft import config as configs
 from sft import config_check
 from sft.config import default, difference, fingerprint, flatten, from_dict, nearest
 from sft.config_check import validate
+from sft.config_text import strings
 from sft.data import chat, conversation, fit
 from sft.data.dedup import options, repeats, substring
 from sft.errors import UserError
@@ -99,12 +100,46 @@ def test_wrong_type(key, value):
         ("optim.schedule", "cosin"),
         ("mesh.platform", "tpuv5"),
         ("lora.targets", "q|("),
+        ("judge.timeout", float("inf")),
+        ("judge.price_out", float("inf")),
+        ("judge.price_in", float("nan")),
+        ("data.reading.weight", float("inf")),
+        ("eval.temperature", float("inf")),
+        ("optim.weight_decay", float("inf")),
+        ("lora.alpha", float("inf")),
+        ("eval.compare", "line"),
+        ("eval.stop", "a,,b"),
+        ("eval.stop", "\\x"),
+        ("eval.labels", "yes"),
+        ("eval.labels", "yes, yes"),
+        ("train.select", "label_accuracy"),
     ],
 )
 def test_bad_value_names_key_and_value(key, value):
     with pytest.raises(UserError, match=re.escape(str(value))) as caught:
         validate(changed(**{key: value}))
     assert f"config.{key}" in str(caught.value)
+
+
+def test_every_number_must_be_finite():
+    floats = [key for key, value in flatten(default()) if isinstance(value, float)]
+    for key in floats:
+        for value in (float("inf"), float("-inf"), float("nan")):
+            with pytest.raises(UserError, match=rf"config\.{key} = .*: expected a finite number"):
+                validate(changed(**{key: value}))
+    config = default()
+    config.data.sources = {"mine": {"path": "a.jsonl", "weight": float("inf")}}
+    with pytest.raises(UserError, match=r"sources\.mine\.weight = inf: expected a finite"):
+        validate(config)
+
+
+def test_strings_of_a_setting():
+    assert strings("") == [] and strings("a,b c, d") == ["a", "b c", " d"]
+    assert strings("\\n,\\t,\\\\n,a\\,b") == ["\n", "\t", "\\n", "a,b"]
+    assert strings("\n\n") == ["\n\n"]  # as a file of configuration may have it
+    for text in (",", "a,", "\\", "\\q"):
+        with pytest.raises(ValueError):
+            strings(text)
 
 
 def test_choices_are_those_of_the_code_that_reads_them():

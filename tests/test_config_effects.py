@@ -38,14 +38,14 @@ def test_a_later_setting_counts_only_where_it_does_something(monkeypatch):
     before = configs.fingerprint(default())
     monkeypatch.setitem(effects.LATER, "eval.tolerance", 0.0)
     values = dict(flatten(default()))
-    assert "eval.tolerance" not in effects.decisive(values)
+    assert "eval.tolerance" not in effects.counted(values)
     assert configs.fingerprint(default()) != before  # it is one fewer now
     other = changed(eval__tolerance=0.1)
-    assert effects.decisive(dict(flatten(other)))["eval.tolerance"] == 0.1
+    assert effects.counted(dict(flatten(other)))["eval.tolerance"] == 0.1
 
 
 def test_decisive_settings_by_effect():
-    found = effects.decisive(dict(flatten(default())), effects.SCORES, effects.CHOICE)
+    found = effects.select(dict(flatten(default())), effects.SCORES, effects.CHOICE)
     assert "eval.shots" in found and "train.select" in found
     assert "seed" not in found and "data.cache" not in found
 
@@ -97,6 +97,9 @@ GENERATED = {
     "eval.metrics": "exact_match,token_f1",
     "eval.during_training": 9,
     "eval.language": "ja",
+    "eval.stop": "x",
+    "eval.compare": "first_line",
+    "eval.labels": "a,b",
 }
 
 

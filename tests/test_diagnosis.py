@@ -273,7 +273,7 @@ def test_disagreement_beyond_the_noise_of_the_metric():
         return course(FALLING, rows, **more)
 
     assert choice.disagreement(run((0.1, 0.5, 0.54))) is None  # 400 tokens: 0.025 each way
-    assert "token accuracy is best at epoch 2 (0.56; 0.5 at epoch 1)" in (
+    assert "token accuracy is best at epoch 2 (56.0 %; 50.0 % at epoch 1)" in (
         choice.disagreement(run((0.1, 0.5, 0.56))).sentence
     )
     # Metrics of generated answers are in the selection; equal scores do not disagree.

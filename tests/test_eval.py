@@ -136,7 +136,7 @@ def test_ids_without_a_piece_are_left_out(shared, monkeypatch):
 
     model = harness.Model(tiny_run.SPEC, Steps(), tok, {}, {})
     assert tok.vocab_size < 511 < tiny_run.SPEC.vocab
-    assert harness.answer(model, config, [[1]]) == ["a"]
+    assert harness.answer(model, config, [[1]]) == [harness.Answer("a", cut=False)]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import linregress, norm, spearmanr
 from sklearn.metrics import cohen_kappa_score
 
+from sft.eval import stats
 from sft.eval.judge import agreement, bias, corrected, resample, tables
 
 DOMAIN = range(1, 6)
@@ -107,7 +108,12 @@ def test_interval_of_a_mean():
     low, high = resample.mean_interval(values)
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
-    assert resample.mean_interval(np.ones(5)) == (1.0, 1.0)
+    # All alike, five rows still allow others: Wilson's interval, on the scale of the scores.
+    least = stats.wilson(5, 5)[0]
+    assert resample.mean_interval(np.ones(5), (0, 1)) == pytest.approx((least, 1.0))
+    assert resample.mean_interval(np.full(5, 5.0), (1, 5)) == pytest.approx((1 + 4 * least, 5.0))
+    low, high = resample.mean_interval(np.full(5, 3.0), (1, 5))
+    assert low == pytest.approx(3 - 2 * (1 - least)) and high == pytest.approx(3 + 2 * (1 - least))
 
 
 PEOPLE = np.array([(7 * i % 5) + 1 for i in range(20)], float)

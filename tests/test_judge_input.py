@@ -78,3 +78,16 @@ def test_an_arm_with_a_dot_in_its_name(run):
     with serving(honest) as (_, url):
         assert command(run, url, "--checkpoint=base") == 0
     assert result(run, "base")["set"] == "test"
+
+
+def test_answers_that_were_cut_are_said_to_be(run, capsys):
+    path = run / "eval" / "best.test.predictions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    with serving(honest) as (_, url):
+        assert command(run, url) == 0  # of a file from before they were counted
+        assert result(run)["answers_cut"] == {} and "were cut" not in capsys.readouterr().out
+        cut = [row | {"cut": i < 2} for i, row in enumerate(rows)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in cut))
+        assert command(run, url) == 0
+    assert result(run)["answers_cut"] == {"best": 2}
+    assert "25.0 % of best's answers were cut (2/8)" in capsys.readouterr().out

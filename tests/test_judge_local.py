@@ -64,7 +64,11 @@ def test_replies_stand_with_their_prompts(shared, monkeypatch):
     backend = judge.make(config)
     assert isinstance(backend, Local)
     monkeypatch.setattr("sft.eval.arms.load", lambda *_: None)
-    monkeypatch.setattr(harness, "answer", lambda _, __, ids: [str(len(i)) for i in ids])
+
+    def answer(model, config, ids):
+        return [harness.Answer(str(len(one)), cut=False) for one in ids]
+
+    monkeypatch.setattr(harness, "answer", answer)
     prompts, found = ["b c d e f", "a", "c d", "a b c"], {}
     backend.ask(prompts, lambda i, reply: found.update({i: reply}))
     lengths = [backend.count([prompt]) for prompt in prompts]

@@ -62,7 +62,7 @@ def test_names_are_those_that_the_configuration_allows():
     assert list(metrics._METRICS) == METRICS
     from sft.config_check import _CHOICES, _TAKEN
 
-    assert set(_TAKEN) == {*METRICS, *metrics.LIKELIHOOD}
+    assert set(_TAKEN) == {*METRICS, *metrics.LIKELIHOOD, *metrics.ranked(["a"], 2), "cut"}
     assert set(_CHOICES["eval.language"]) == {"", *words.BLEU_TOKENIZER}
 
 

@@ -176,7 +176,7 @@ def test_page_and_table(runs, tmp_path, capsys):
 
 def test_markdown_marks_the_best_in_bold(runs):
     text = terminal.markdown(compare.compare([load_run(path) for path in runs[:2]]))
-    assert re.search(r"^\| good +\| \*\*87\.8 %\*\* \[79\.4 %, 93\.0 %\] +\| 0\.22 +\|", text, re.M)
+    assert re.search(r"^\| good +\| \*\*87\.8 %\*\* \[79\.4 to 93\.0 %\] +\| 0\.2200 ", text, re.M)
     assert "| `lora.rank` " in text and "`16`" in text
 
 
@@ -270,4 +270,7 @@ def test_metrics_beside_the_base(runs, monkeypatch):
     assert base.change is None
     assert (tuned.change.value, tuned.change.verdict, tuned.change.pairs) == (-2.0, "better", 80)
     assert asked == [("a metric", 80, 0, configs.default().eval.resamples)]
-    assert "loss 3 → 1 (-2, 95 % interval -2.1 to -1.9, p = 0.0010: better)" in terminal.render(run)
+    assert (
+        "loss 3.0000 → 1.0000 (-2.0000, 95 % interval -2.1000 to -1.9000, p = 0.0010: better)"
+        in terminal.render(run)
+    )

@@ -76,7 +76,7 @@ def test_the_command_writes_page_and_tables(workdir, capsys):
     best = json.loads(out)["best"]["test"]
     assert best == {"exact_match": "optim.learning_rate=0.01"}
     text = (workdir / "sweep.md").read_text()
-    assert text in err and "| 3 | `0.01` | 0, 1, 2 | **69.3 %** [65.0 %, 73.5 %]; +33.7, " in text
+    assert text in err and "| 3 | `0.01` | 0, 1, 2 | **69.3 %** [65.0 to 73.5 %]; +33.7, " in text
     with (workdir / "sweep.csv").open() as file:
         rows = [
             r for r in csv.DictReader(file) if (r["set"], r["metric"]) == ("test", "exact_match")

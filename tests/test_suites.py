@@ -161,8 +161,9 @@ def test_the_terminal_shows_a_table_and_where_the_rest_is(tmp_path):
     path = tmp_path / "there.json"
     text = terminal.render(after, before | {"arm": "base"}, path)
     lines = text.split("\n")
-    assert "success       30       2  0.067  0.018 to 0.213" in text
-    assert "success   0.133 to 0.067: -0.067" in text and "0 fixed, 2 broken" in text
+    assert "success       30       2    6.7 %  1.8 to 21.3 %" in text
+    assert "success   13.3 % to 6.7 %: -6.7 points" in text and "0 fixed, 2 broken" in text
+    assert "how many answers were cut is not known" in text
     assert lines.index("  c2 (success, broken)") < lines.index("  c4 (success, still failing)")
     assert sum(line.startswith("  c") for line in lines) == terminal.SHOWN
     assert f"  … and {28 - terminal.SHOWN} more: {path}" in lines

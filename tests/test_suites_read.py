@@ -33,6 +33,33 @@ BAD = {
     "control character": ("cases: \x01\n", ":1: U+0001 is no"),
     "tag": ("cases: !!python/name:os.system\n", ":1: not YAML"),
     "alias in itself": ("cases: &a\n  - *a\n", ":1: an alias inside"),
+    **{
+        f"tag that does not fit: {value}": (
+            want(f"contains: {value}"),
+            f":6: {value.partition(' ')[2].strip(chr(34))!r}: put it in quotes to make it text, "
+            f"and leave out the tag {value.partition(' ')[0]}.",
+        )
+        for value in ('!!int "_"', '!!int ""', '!!bool "xyz"', '!!timestamp "x"', '!!float "_"')
+    },
+    "half a pair": (want('contains: "\\uD800"'), ":6: contains: half of a surrogate"),
+    "half a pair in a schema": (
+        want('json_schema: {pattern: "\\uD800"}'),
+        ":6: pattern: half of a surrogate",
+    ),
+    "aliases of aliases": (
+        "description: &a [x, x, x, x, x, x, x, x]\n"
+        + "".join(
+            f"{key}: &{new} [{', '.join(['*' + old] * 20)}]\n"
+            for key, new, old in zip(
+                ("system", "refusals", "ignore_case", "ignore_space", "max_new_tokens"),
+                "bcdef",
+                "abcde",
+                strict=True,
+            )
+        )
+        + f"cases:\n{CASE}",
+        "aliases that stand for more than 1,000,000 values",
+    ),
     "no mapping": ("- a\n", ":1: expected the suite as a mapping, found a list"),
     "no cases": ("system: s\n", ":1: no cases"),
     "empty cases": ("system: s\ncases: []\n", ":2: no cases"),
@@ -120,6 +147,11 @@ def test_what_is_wrong_and_where(tmp_path, name):
 
 ROW = '{"id": "a", "kind": "success", "prompt": "p", "expect": {"equals": "x"}}\n'
 BAD_LINES = {
+    "half a pair in a schema": (
+        ROW.replace('"equals": "x"', '"json_schema": {"ty\\ud800pe": 1}'),
+        "half of a surrogate",
+    ),
+    "half a pair as a key": (ROW.replace('"prompt"', '"prompt\\ud800"'), "half of a surrogate"),
     "not JSON": (f"{ROW}{{", ":2: not JSON (column 2"),
     "key twice": ('\n{"id": "a", "id": "b"}\n', ":2: 'id' is given twice"),
     "id twice": (f"{ROW}\n{ROW}", ":3: id 'a' is that of"),

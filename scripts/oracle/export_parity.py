@@ -132,7 +132,7 @@ def write_answers(out: pathlib.Path, model: "Tuned") -> None:
     greedy = arms.load(config, str(model.path), model.arm.step, tok)
     said = harness.answer(greedy, config, ids)
     rows = [
-        {"ids": [int(i) for i in one], "answer": answer}
+        {"ids": [int(i) for i in one], "answer": answer.text}
         for one, answer in zip(ids, said, strict=True)
     ]
     (out / "answers.json").write_text(json.dumps(rows, ensure_ascii=False))

@@ -13,6 +13,7 @@ from sft.data.dedup import normal
 from sft.data.dedup import report as dedup
 from sft.data.tokenizer import Tokenizer
 from sft.errors import AuditFailed
+from sft.eval import evalset, limits
 from sft.model import specs
 from sft.progress import phase
 from sft.sets import Split
@@ -65,6 +66,9 @@ def main(config: ConfigDict, workdir: str, strict: bool = False) -> dict[str, An
     workdirs.write_text(path / "report.html", audit.page.render(report, more))
     print(audit.terminal.render(report))
     print(f"wrote {path / 'report.json'} and report.html")
+    for name, split in splits.items():
+        if name != "train" and (name != "validation" or config.eval.during_training):
+            limits.warn(config, name, evalset.expected(evalset.asked(config, split)), tok)
     found = [one for one in report["warnings"] if one["severity"] == "error"]
     if strict and found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""

@@ -13,13 +13,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import inputs, sets
+from sft import config as configs
+from sft import config_effects as effects
+from sft import inputs
 from sft import workdir as workdirs
 from sft.eval import harness
 from sft.eval.arms import Arm
+from sft.eval.evalset import EvalSet
 
-# Of config.eval: where, how fast and when, never a number.
-FREE = ("batch_size", "cache", "during_training", "suites")
 _RESULT, _PREDICTIONS = ".json", ".predictions.jsonl"
 
 
@@ -28,16 +29,15 @@ def fetch(
     path: Path,
     arm: Arm,
     name: str,
-    split: sets.Split,
-    fingerprint: str,
+    given: EvalSet,
+    ours: dict[str, Any],
     drawn_from: str,
 ) -> None:
-    """Copies the result of an earlier run into that in ``path``, if there is one."""
-    folder = _folder(config, arm, split, drawn_from)
+    """Copies the result of an earlier run into that in ``path``, if there is one, with ``ours``."""
+    folder = _folder(config, arm, given, drawn_from)
     if folder is None or not folder.exists():
         return
     result = workdirs.read_json(folder / _RESULT)
-    ours = {"set": name, "data": ", ".join(split.files), "fingerprint": fingerprint}
     target = path / "eval" / f"{arm.name}.{name}"
     predictions = (folder / _PREDICTIONS).read_text()
     workdirs.write_text(target.with_name(target.name + _PREDICTIONS), predictions)
@@ -45,13 +45,13 @@ def fetch(
 
 
 def keep(
-    config: ConfigDict, path: Path, arm: Arm, name: str, split: sets.Split, drawn_from: str
+    config: ConfigDict, path: Path, arm: Arm, name: str, given: EvalSet, drawn_from: str
 ) -> None:
     """Copies the result of the run in ``path`` to where other runs find it, whole or not at all.
 
     Where that cannot be written, it says so on standard error.
     """
-    folder = _folder(config, arm, split, drawn_from)
+    folder = _folder(config, arm, given, drawn_from)
     if folder is None or folder.exists():
         return
     temporary = None
@@ -71,25 +71,27 @@ def keep(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _folder(config: ConfigDict, arm: Arm, split: sets.Split, drawn_from: str) -> Path | None:
+def _folder(config: ConfigDict, arm: Arm, given: EvalSet, drawn_from: str) -> Path | None:
     if not config.eval.cache:
         return None
-    return Path(config.eval.cache).expanduser() / _key(config, arm, split, drawn_from)
+    return Path(config.eval.cache).expanduser() / _key(config, arm, given, drawn_from)
 
 
-def _key(config: ConfigDict, arm: Arm, split: sets.Split, drawn_from: str) -> str:
+def _key(config: ConfigDict, arm: Arm, given: EvalSet, drawn_from: str) -> str:
     """24 hex digits of everything that could change the numbers of the base model."""
     import jax
 
+    ours = dict(configs.flatten(config.eval, "eval."))
     settings: dict[str, Any] = {
         "arm": arm.name,
         "model": {key: config.model[key] for key in ("name", "sha256", "dtype", "attention")},
         "files": inputs.identity(config),
         "chat": config.data.chat,
-        "eval": {key: value for key, value in config.eval.items() if key not in FREE},
-        "signatures": harness.signatures(config, split),
+        "eval": effects.counted(effects.select(ours, effects.GENERATION, effects.SCORES)),
+        "signatures": harness.signatures(config, given.split),
+        "labels": given.identity,
         "seed": config.seed,
-        "rows": split.content,
+        "rows": given.split.content,
         "shots from": drawn_from,
         "versions": workdirs.facts(config).get("gemma-sft"),
         "platform": jax.default_backend(),

@@ -8,6 +8,8 @@ at. What is used when:
   forms of ``sft.eval.stats``, Wilson's interval, Newcombe's for the difference, McNemar's exact p.
   They hold near 0 and 1, where a bootstrap of equal rows has no width;
 - any other metric: the bootstrap, and a paired permutation test for the difference;
+- where all resamples are alike (one row, all answers right or all wrong), a bootstrap would have no
+  width: Wilson's bound on the share of rows that may be unlike those seen, see ``unlike``;
 - several seeds of training: ``sft.eval.seeds``. Rows say how the score depends on the test set,
   seeds how it depends on training; neither is the other.
 """
@@ -33,9 +35,9 @@ def interval(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """``(low, high)`` of the metric over test sets like this one.
+    """``(low, high)`` of the metric over test sets like this one; within the metric's bounds.
 
-    One row, or rows all alike, show no spread: the interval is the value itself.
+    Infinite where the rows say nothing of an end that has no bound: one row's loss may be any.
 
     Raises:
       ValueError: there are no rows.
@@ -44,7 +46,11 @@ def interval(
     if _is_share(metric, statistics_nxk):
         right = round(statistics_nxk[:, 0].sum())
         return stats.wilson(right, len(statistics_nxk), confidence)
-    return _percentiles(metric.value, statistics_nxk, resamples, seed, confidence)
+    low, high = _percentiles(metric.value, statistics_nxk, resamples, seed, confidence)
+    if _is_same(low, high):
+        low, high = unlike(metric, statistics_nxk, confidence)
+    least, most = metric.bounds
+    return max(low, least), min(high, most)
 
 
 def difference(
@@ -77,9 +83,17 @@ def difference(
     def change(sums: np.ndarray) -> np.ndarray:
         return metric.value(sums[..., k:]) - metric.value(sums[..., :k])
 
+    value = float(change(both.sum(0)))
     low, high = _percentiles(change, both, resamples, seed, confidence)
+    arms = before_nxk, after_nxk
+    if _is_same(low, high) and not np.array_equal(*arms):
+        options = resamples, seed, confidence
+        if all(_is_same(*_percentiles(metric.value, rows, *options)) for rows in arms):
+            low, high = _recovered(metric, *arms, confidence)
+            widest = metric.bounds[1] - metric.bounds[0]
+            low, high = max(low, -widest), min(high, widest)
     p = permutation_p(metric.value, before_nxk, after_nxk, resamples, seed)
-    return Difference(float(change(both.sum(0))), low, high, p)
+    return Difference(value, low, high, p)
 
 
 def permutation_p(
@@ -149,6 +163,46 @@ def _percentiles(
     values = resampled(value, statistics_nxk, resamples, seed)
     low, high = np.quantile(values, [tail, 1 - tail]).tolist()
     return min(low, seen), max(high, seen)
+
+
+def unlike(metric: Metric, statistics_nxk: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The metric if as many rows as can be were otherwise than those seen, and as low or high.
+
+    Of n rows that are all alike in something, Wilson's interval still allows a share z²/(n + z²) of
+    the population to be unlike them (Wilson 1927; the rule of three of Hanley and Lippman-Hand,
+    1983, *JAMA* 249:1743-1745, is the one-sided exact bound, 3/n). That share of the sums is taken
+    from the rows at the metric's end (``Metric.ends``). For a share of right answers it is Wilson's
+    interval.
+    """
+    n, sums_k = len(statistics_nxk), statistics_nxk.sum(0)
+    other = 1 - stats.wilson(n, n, confidence)[0]
+    seen = float(metric.value(sums_k))
+    found = [-np.inf, np.inf]
+    for i, end_nxk in enumerate(metric.ends(statistics_nxk)):
+        if end_nxk is not None:
+            found[i] = float(metric.value((1 - other) * sums_k + other * end_nxk.sum(0)))
+    return min(seen, *found), max(seen, *found)
+
+
+def _recovered(
+    metric: Metric, before_nxk: np.ndarray, after_nxk: np.ndarray, confidence: float
+) -> tuple[float, float]:
+    """Of a difference, from the intervals of two arms of which neither has any spread.
+
+    The square-and-add rule without a correlation, which errs towards too wide. Source: Zou and
+    Donner (2008), *Statistics in Medicine* 27:1693-1702.
+    """
+    one, two = (float(metric.value(rows.sum(0))) for rows in (before_nxk, after_nxk))
+    low_1, high_1 = unlike(metric, before_nxk, confidence)
+    low_2, high_2 = unlike(metric, after_nxk, confidence)
+    below = float(np.hypot(two - low_2, high_1 - one))
+    above = float(np.hypot(one - low_1, high_2 - two))
+    return two - one - below, two - one + above
+
+
+def _is_same(low: float, high: float) -> bool:
+    """Whether they differ by no more than rounding."""
+    return high - low <= 1e-12 * max(abs(low), abs(high))
 
 
 def _is_share(metric: Metric, statistics_nxk: np.ndarray) -> bool:

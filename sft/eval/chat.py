@@ -1,28 +1,39 @@
 """``sft chat``: talk to a run in the terminal, in the very prompt format of its training.
 
-A line is a turn. ``/new`` starts again, ``/system TEXT`` with another system instruction, ``/quit``
-or the end of the input ends it. From a file or a pipe, the lines are asked one after the other.
+A line is a turn; ``/help`` lists the commands. From a file or a pipe, the lines are asked one after
+the other.
 """
 
 import contextlib
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from sft import framing, inputs
 from sft import workdir as workdirs
-from sft.data import chat, schemas
+from sft.config_text import strings
+from sft.data import chat
 from sft.data.conversation import Conversation, Reject, Turn
+from sft.data.fields import visible
 from sft.data.tokenizer import Tokenizer
-from sft.errors import UserError
 from sft.eval import arms, harness
-from sft.eval.arms import BASE
+from sft.eval.arms import BASE, Arm
+from sft.eval.harness import Answer
+from sft.framing import NOTHING, Framing
 from sft.model import specs
 
 _BUCKET = 256  # positions: conversations grow, and few lengths are to be compiled
+HELP = """\
+/new            start again: what was said is forgotten
+/system TEXT    start again with another system instruction; without a text, with that of training
+/help           this list
+/quit           leave, as Ctrl-D does
+A line that starts with // is sent with one /."""
 
 
 class Voice:
@@ -32,7 +43,7 @@ class Voice:
         self.name, self._model, self._config = name, model, config
         self.turns: tuple[Turn, ...] = ()
 
-    def answer(self, said: Conversation, show: Callable[[str], None]) -> str:
+    def answer(self, said: Conversation, show: Callable[[str], None]) -> Answer:
         """Its answer to a first or further turn of the user, which it remembers.
 
         Args:
@@ -40,32 +51,34 @@ class Voice:
           show: called with each piece of the answer as it comes.
         """
         turns = (*self.turns, *said.turns)
-        whole = Conversation(turns, said.system, said.source)
-        text = self._generate(whole, show)
-        self.turns = (*turns, Turn("model", text))
-        return text
+        answer = self._generate(Conversation(turns, said.system, said.source), show)
+        self.turns = (*turns, Turn("model", answer.text))
+        return answer
 
-    def _generate(self, whole: Conversation, show: Callable[[str], None]) -> str:
-        tok = self._model.tokenizer
-        shape = self._config.data.chat or self._model.spec.family
-        prompt = chat.encode_prompt(whole, tok, shape)
-        sampling = harness.sampling(tok, self._config)
+    def _generate(self, whole: Conversation, show: Callable[[str], None]) -> Answer:
+        tok, config = self._model.tokenizer, self._config
+        prompt = chat.encode_prompt(whole, tok, config.data.chat or self._model.spec.family)
+        # The end may be the beginning of a stop string, which is not part of the answer.
+        held = max((len(stop) - 1 for stop in strings(config.eval.stop)), default=0)
         shown = ""
 
         def look(ids: list[int]) -> bool:
             nonlocal shown
-            text = harness.text(tok, ids).rstrip("\ufffd")
+            answer = harness.ended(tok, config, ids)
+            text = answer.text.rstrip("\ufffd")
+            text = text if answer.stop else text[: len(text) - held]
             if text.startswith(shown):  # the last letter may still be without all of its bytes
                 show(text[len(shown) :])
                 shown = text
-            return False
+            return bool(answer.stop)
 
+        sampling = harness.sampling(tok, config)
         (ids,) = harness.sample(
-            self._model, self._config, sampling, [prompt], bucket=_BUCKET, is_done=look
+            self._model, config, sampling, [prompt], bucket=_BUCKET, is_done=look
         )
-        text = harness.text(tok, ids)
-        show(text.removeprefix(shown))
-        return text
+        answer = harness.ended(tok, config, ids)
+        show(answer.text.removeprefix(shown))
+        return answer
 
 
 def main(
@@ -75,11 +88,12 @@ def main(
 
     Args:
       checkpoint: ``base``, ``best``, ``latest`` or a step.
-      system: instruction; ``""`` = that of training, if it had one for all (``sft.framing``).
+      system: instruction; ``""`` = that of the training rows, if they have one.
       beside: the base model answers too, each in its own conversation.
 
     Returns:
-      ``{"exchanges": [{"prompt", "answers": {arm: text}}]}``.
+      ``{"exchanges": [{"prompt", "answers": {arm: text}, "cut": [arm]}]}``; ``cut`` are those that
+      reached ``config.eval.max_new_tokens``.
 
     Raises:
       UserError: no such checkpoint, or no weights.
@@ -87,26 +101,71 @@ def main(
     path = workdirs.prepare(config, workdir)
     arm = arms.which(path, config, checkpoint)
     tok = inputs.tokenizer(config, specs.get(config.model.name))
+    around = framing.of(config, path)
     model = arms.load(config, str(path), arm.step, tok)
     voices = [Voice(arm.name, model, config)]
     if beside and arm != BASE:
         base = _base(config, str(path), tok, model)
         voices.append(Voice(BASE.name, base, config))
-    exchanges, usual = [], framing.of(config, path).system
+    print(opening(config, path, arm, [voice.name for voice in voices], around, system))
+    return {"exchanges": list(_exchanges(config, voices, around, system))}
+
+
+def opening(
+    config: ConfigDict,
+    path: Path,
+    arm: Arm,
+    names: list[str],
+    around: Framing,
+    system: str = "",
+) -> str:
+    """Who answers, how, and what is sent beside what is typed."""
+    step = "the base model" if arm.step is None else f"step {arm.step} ({arm.name})"
+    how = f"temperature {config.eval.temperature:g}" if config.eval.temperature else "greedy"
+    stop = f", stopped by {strings(config.eval.stop)}" if config.eval.stop else ""
+    by = "by --system" if system else "as in training"
+    chosen = system or around.system
+    notes = [f"system instruction, {by}: {chosen!r}" if chosen else "no system instruction"]
+    if around.around != NOTHING:
+        template = "{prompt}".join(around.around)
+        notes.append(f"first prompts are put into the template of training, {template!r}")
+    notes += around.lost
+    lines = [
+        f"{path}: {step} of {config.model.name}" + (", beside the base model" * (len(names) > 1)),
+        f"{how}, at most {config.eval.max_new_tokens} tokens an answer "
+        f"(config.eval.max_new_tokens){stop}",
+        *notes,
+        "/help lists the commands",
+    ]
+    return "\n".join(lines)
+
+
+def _exchanges(
+    config: ConfigDict, voices: list[Voice], around: Framing, system: str
+) -> Iterator[dict[str, Any]]:
+    """What was asked and answered, until the input ends."""
+    chosen = system or around.system
     with contextlib.suppress(KeyboardInterrupt):  # it is how one leaves
         for line in _lines():
-            command, _, rest = line.partition(" ")
-            if command == "/quit":
-                break
-            if command in ("/new", "/system"):
-                system = rest.strip() if command == "/system" else system
+            command = re.fullmatch(r"/([a-z]+)(?:\s+(.*))?", line.strip())
+            if not command:
+                sent = line[1:] if line.startswith("//") else line
+                try:
+                    yield {"prompt": sent} | _ask(config, voices, around, sent, chosen)
+                except Reject as reject:  # as a row of the data would be
+                    print(f"not sent: {reject}")
+            elif command[1] == "quit":
+                return
+            elif command[1] in ("new", "system"):
+                chosen = (command[2] or around.system) if command[1] == "system" else chosen
                 for voice in voices:
                     voice.turns = ()
-                continue
-            exchanges.append(
-                {"prompt": line, "answers": _ask(config, voices, line, system or usual)}
-            )
-    return {"exchanges": exchanges}
+                said = f"the system instruction {chosen!r}" if chosen else "no system instruction"
+                print(f"started again, with {said}")
+            elif command[1] == "help":
+                print(HELP)
+            else:
+                print(f"no command /{command[1]}; /help lists them")
 
 
 def _base(config: ConfigDict, workdir: str, tok: Tokenizer, tuned: harness.Model) -> harness.Model:
@@ -127,28 +186,24 @@ def _lines() -> Iterator[str]:
         while True:
             if (line := input("> ")).strip():
                 yield line
+    print()  # Ctrl-D leaves the cursor behind the prompt
 
 
-def _ask(config: ConfigDict, voices: list[Voice], line: str, system: str) -> dict[str, str]:
-    answers = {}
+def _ask(
+    config: ConfigDict, voices: list[Voice], around: Framing, line: str, system: str
+) -> dict[str, Any]:
+    visible(line, "what is typed")
+    answers, cut = {}, []
     for voice in voices:
-        said = _turn(config, line, system, first=not voice.turns)
+        # Nothing is put around a further turn.
+        text = line if voice.turns else around.prompt(line)
+        said = Conversation((Turn("user", text),), system or None, "the terminal")
         if len(voices) > 1:
             print(f"[{voice.name}] ", end="")
-        answers[voice.name] = voice.answer(said, lambda text: print(text, end="", flush=True))
+        answer = voice.answer(said, lambda text: print(text, end="", flush=True))
         print()
-    return answers
-
-
-def _turn(config: ConfigDict, line: str, system: str, first: bool) -> Conversation:
-    """What was typed as a row of the training data would be read: template and instruction."""
-    reading = framing.reading(config)
-    try:
-        read, _ = schemas.parse({reading.prompt: line}, "the terminal", reading, answers=False)
-    except Reject as error:
-        raise UserError(
-            f"{error}: rows of config.data.reading have more than a prompt, so that they cannot be "
-            "typed here. Set config.data.reading.template = ''."
-        ) from None
-    turns = read.turns if first else (Turn("user", line),)
-    return Conversation(turns, system or read.system, read.source)
+        answers[voice.name] = answer.text
+        if answer.cut:
+            cut.append(voice.name)
+            print(f"(cut at config.eval.max_new_tokens = {config.eval.max_new_tokens})")
+    return {"answers": answers, "cut": cut}

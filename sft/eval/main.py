@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from sft import hosts, inputs, sets
 from sft import workdir as workdirs
 from sft.data.tokenizer import Tokenizer
-from sft.eval import arms, harness, results, shots
+from sft.eval import arms, evalset, harness, lines, results, shots
 from sft.eval.arms import BASE, Arm
 from sft.model import specs
 
@@ -36,9 +36,8 @@ def _evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, An
     arm = arms.which(path, config, checkpoint)
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)
-    splits = sets.tests(config, spec, tok)
-    for split in splits.values():
-        harness.check(config, split)
+    given = evalset.load(config, spec, tok)
+    splits = {name: one.split for name, one in given.items()}
     hosts.compare("data", {f"rows of {name}": split.content for name, split in splits.items()})
     if hosts.is_first():
         sets.write_report(path, sets.told_apart(splits))
@@ -51,9 +50,10 @@ def _evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, An
         return found[0]
 
     if arm == BASE:
-        evaluated = baselines(config, path, spec, tok, splits, model)
+        evaluated = baselines(config, path, spec, tok, given, model)
     else:
-        evaluated = results.of_arm(config, path, arm, splits, model)
+        evaluated = results.of_arm(config, path, arm, given, model)
+        _print_constants(evaluated)
     return evaluated if hosts.is_first() else None
 
 
@@ -62,7 +62,7 @@ def baselines(
     path: Path,
     spec: specs.Spec,
     tok: Tokenizer,
-    splits: dict[str, sets.Split],
+    given: dict[str, evalset.EvalSet],
     model: Callable[[], harness.Model],
 ) -> dict[str, Any]:
     """Scores the base model as it is, and with ``config.eval.shots`` examples in its prompts.
@@ -70,11 +70,20 @@ def baselines(
     Returns:
       ``{set: result}``, zero-shot; those with examples under ``<set>, <k> shots``.
     """
-    evaluated = results.of_arm(config, path, BASE, splits, model)
+    evaluated = results.of_arm(config, path, BASE, given, model)
+    plain = dict(evaluated)
     if config.eval.shots:
         arm = Arm(f"base.{config.eval.shots}shot", None)
         train = sets.load(config, ["train"], spec, tok)["train"]
         put = functools.partial(shots.put, config, spec, tok, train.conversations)
-        more = results.of_arm(config, path, arm, splits, model, put, drawn_from=train.content)
+        more = results.of_arm(config, path, arm, given, model, put, drawn_from=train.content)
         evaluated |= {f"{name}, {config.eval.shots} shots": more[name] for name in more}
+    _print_constants(plain)
     return evaluated
+
+
+def _print_constants(evaluated: dict[str, results.Result]) -> None:
+    """What no model is needed for, once for each set whose answers are labels."""
+    for name, result in evaluated.items():
+        if hosts.is_first() and (said := lines.constants(result)):
+            print(f"{name} {said}")

@@ -14,11 +14,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import inputs, sets, training_set
+from sft import display, inputs, sets, training_set
 from sft import workdir as workdirs
 from sft.data import records
 from sft.errors import UserError
-from sft.eval import arms, harness, subset
+from sft.eval import arms, evalset, harness, limits, metrics, subset
 from sft.model import specs
 from sft.train import validation
 
@@ -50,6 +50,8 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
     split = training_set.alone(config, spec, tok, path / "data")
     # How many rows are chosen does not depend on their scores: refuse before the long work.
     subset.choose([_about(row) | {"loss": 0.0} for row in split.conversations], config)
+    if config.mine.exact_match:
+        limits.warn(config, "train", evalset.expected(split.conversations), tok)
     here = path / "mine"
     fingerprint = _fingerprint(config, arm, step, split)
     rows = _stored(here, arm, fingerprint, split)
@@ -82,8 +84,9 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
 def score(model: harness.Model, config: ConfigDict, split: sets.Split) -> list[dict[str, Any]]:
     """One row for each conversation of the set, in order.
 
-    ``loss`` is in nats per trained token. ``exact_match`` and ``predicted`` are those of the answer
-    to the last user turn, and are there if ``config.mine.exact_match``.
+    ``loss`` is in nats per trained token. ``exact_match``, ``predicted`` and ``cut`` (whether it
+    reached ``config.eval.max_new_tokens``) are those of the answer to the last user turn, and are
+    there if ``config.mine.exact_match``.
 
     Raises:
       UserError: the loss of a row is not finite; names the row.
@@ -113,10 +116,11 @@ def score(model: harness.Model, config: ConfigDict, split: sets.Split) -> list[d
             )
     if config.mine.exact_match:
         prompts = sets.prompts(config, model.spec, model.tokenizer, split.conversations)
-        answers = harness.answer(model, config, prompts)
+        answers, look = harness.answer(model, config, prompts), metrics.looks_at(config)
         for row, conversation, predicted in zip(rows, split.conversations, answers, strict=True):
-            row["exact_match"] = harness.exact_match(predicted, conversation.turns[-1].text)
-            row["predicted"] = predicted
+            pair = look(predicted.text), look(conversation.turns[-1].text)
+            row["exact_match"] = harness.exact_match(*pair)
+            row["predicted"], row["cut"] = predicted.text, predicted.cut
     return rows
 
 
@@ -208,8 +212,10 @@ def _table(summary: dict[str, Any]) -> str:
                 f"{label:<28}{numbers['count']:>9,}" + "".join(f"{v:>9.4f}" for v in values)
             )
     if "exact_match" in summary["all"]:
-        shares = [summary[name]["exact_match"] for name in ("all", "chosen")]
-        lines.append("exact match {:.3f} of all rows, {:.3f} of the chosen".format(*shares))
+        shares = [display.share(summary[name]["exact_match"]) for name in ("all", "chosen")]
+        lines.append("exact match {} of all rows, {} of the chosen".format(*shares))
+        cut = display.share(summary["all"]["cut"])
+        lines.append(f"answers cut at config.eval.max_new_tokens: {cut} of all rows")
     return "\n".join(lines)
 
 

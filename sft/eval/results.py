@@ -9,22 +9,23 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import hosts, sets
+from sft import config_effects as effects
+from sft import hosts
 from sft import workdir as workdirs
-from sft.eval import baseline, harness
+from sft.eval import baseline, harness, lines, metrics
 from sft.eval.arms import Arm
+from sft.eval.evalset import EvalSet
 
 Result = dict[str, Any]
-# What changes no number: settings of other commands, and where, how fast and when.
-_FREE = ("judge.", "mine.", "train.baseline", "train.log_every")
-_FREE += tuple(f"eval.{key}" for key in baseline.FREE)
+# Of settings that can change a score.
+_EFFECTS = effects.TRAINING, effects.CHOICE, effects.GENERATION, effects.SCORES
 
 
 def of_arm(
     config: ConfigDict,
     path: Path,
     arm: Arm,
-    splits: Mapping[str, sets.Split],
+    given: Mapping[str, EvalSet],
     model: Callable[[], harness.Model],
     put_shots: harness.PutShots | None = None,
     drawn_from: str = "",
@@ -40,57 +41,50 @@ def of_arm(
     Returns:
       ``{set: result}``.
     """
-    wanted = {name: _fingerprint(config, arm, split, drawn_from) for name, split in splits.items()}
+    wanted = {name: _fingerprint(config, arm, one, drawn_from) for name, one in given.items()}
     with hosts.in_turn(f"stored {arm.name}"):
         if arm.step is None and hosts.is_first():
-            for name, split in splits.items():
-                if _stored(path, arm, name, wanted[name]) is None:
-                    baseline.fetch(config, path, arm, name, split, wanted[name], drawn_from)
-        stored = {name: _stored(path, arm, name, wanted[name]) for name in splits}
+            for name, one in given.items():
+                if _stored(config, path, arm, name, wanted[name]) is None:
+                    ours = _about(config, name, one, wanted[name])
+                    baseline.fetch(config, path, arm, name, one, ours, drawn_from)
+        stored = {name: _stored(config, path, arm, name, wanted[name]) for name in given}
     results = {name: result for name, result in stored.items() if result is not None}
-    todo = [name for name in splits if name not in results]
+    todo = [name for name in given if name not in results]
     hosts.compare(f"results of {arm.name}", {"sets to evaluate": todo})
     loaded = model() if todo else None
     for name in todo:
         assert loaded is not None
-        numbers, rows = harness.score(loaded, config, splits[name], put_shots)
+        numbers, rows = harness.score(loaded, config, given[name], put_shots)
         result = {
             "arm": arm.name,
             "set": name,
-            "data": ", ".join(splits[name].files),
-            "content": splits[name].content,
             "checkpoint": "base" if arm.step is None else f"checkpoints/{arm.step}",
             **numbers,
-            "fingerprint": wanted[name],
+            **_about(config, name, given[name], wanted[name]),
         }
         results[name] = result
         if hosts.is_first():
             harness.write_predictions(_path(path, arm, name, ".predictions.jsonl"), rows)
             workdirs.write_json(_path(path, arm, name, ".json"), result)
             if arm.step is None:
-                baseline.keep(config, path, arm, name, splits[name], drawn_from)
-    results = {name: results[name] for name in splits}
+                baseline.keep(config, path, arm, name, given[name], drawn_from)
+    results = {name: results[name] for name in given}
     if hosts.is_first():
-        print("\n".join(line(result) for result in results.values()))
+        print("\n".join(lines.result(one) for one in results.values()))
     return results
 
 
-def line(result: Result) -> str:
-    """One result for a person."""
-    low, high = result["exact_match_interval"]
-    more = [
-        f"{name} {found['value']:.4g} [{found['interval'][0]:.4g}, {found['interval'][1]:.4g}]"
-        for name, found in result["metrics"].items()
-        if name not in ("exact_match", "loss", "token_accuracy", "perplexity")
-    ]
-    words = [
-        f"exact match {result['exact_match']:.3f} [{low:.3f}, {high:.3f}] "
-        f"({result['correct']}/{result['count']})",
-        *more,
-        f"loss {result['loss']:.4f}",
-        f"token accuracy {result['token_accuracy']:.4f}",
-    ]
-    return f"{result['arm']} on {result['set']}: {', '.join(words)}"
+def _about(config: ConfigDict, name: str, given: EvalSet, fingerprint: str) -> Result:
+    """What a result has of the run that it is in, also where another run has made the numbers."""
+    return {
+        "set": name,
+        "data": ", ".join(given.split.files),
+        "content": given.split.content,
+        "primary": metrics.primary(config),
+        "fingerprint": fingerprint,
+        "settings": decisive(config),
+    }
 
 
 def _path(path: Path, arm: Arm, name: str, ending: str) -> Path:
@@ -99,19 +93,24 @@ def _path(path: Path, arm: Arm, name: str, ending: str) -> Path:
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
     """The settings that could change a number."""
-    return {k: v for k, v in configs.flatten(config) if not k.startswith(_FREE)}
+    return effects.select(dict(configs.flatten(config)), *_EFFECTS)
 
 
-def _fingerprint(config: ConfigDict, arm: Arm, split: sets.Split, drawn_from: str) -> str:
-    """Of everything that could change the numbers."""
+def _fingerprint(config: ConfigDict, arm: Arm, given: EvalSet, drawn_from: str) -> str:
+    """Of everything beside ``decisive`` that could change the numbers."""
+    split = given.split
     about = [arm.name, arm.step, drawn_from, split.content, harness.signatures(config, split)]
-    text = json.dumps([decisive(config), *about])
+    text = json.dumps([*about, *given.identity])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _stored(path: Path, arm: Arm, name: str, fingerprint: str) -> Result | None:
+def _stored(config: ConfigDict, path: Path, arm: Arm, name: str, fingerprint: str) -> Result | None:
+    """The result that is there, if it is what is wanted: a setting that it lacks was added since,
+    and had its default."""
     stored = _path(path, arm, name, ".json")
     if not stored.exists():
         return None
     result = workdirs.read_json(stored)
-    return result if result.get("fingerprint") == fingerprint else None
+    if result.get("fingerprint") != fingerprint or "settings" not in result:
+        return None
+    return None if configs.difference(decisive(config), result["settings"]) else result

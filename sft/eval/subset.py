@@ -104,7 +104,8 @@ def _same_text(conversations: Sequence[records.Conversation]) -> np.ndarray:
 
 
 def statistics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Number of rows, means per trained token, ``exact_match`` where known, and quantiles.
+    """Number of rows, means per trained token, ``exact_match`` and ``cut`` where known, and
+    quantiles.
 
     ``quantiles`` are of the loss over rows (linear between neighbours), by their share.
     """
@@ -114,6 +115,8 @@ def statistics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found[name] = float(np.average([row[name] for row in rows], weights=tokens))
     if "exact_match" in rows[0]:
         found["exact_match"] = float(np.mean([row["exact_match"] for row in rows]))
+    if "cut" in rows[0]:
+        found["cut"] = float(np.mean([row["cut"] for row in rows]))
     values = np.quantile([row["loss"] for row in rows], QUANTILES)
     return found | {"quantiles": dict(zip(map(str, QUANTILES), values.tolist(), strict=True))}
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sft import display
 from sft.export import public, use, verify
 from sft.export.base import Base
 from sft.export.formats import Format
 from sft.export.tuned import Tuned
 from sft.export.verify import Difference
-from sft.report import findings, html, scores
+from sft.report import findings, scores
 from sft.report.diagnosis import diagnose
 from sft.report.load import Record, Run, load_run
 
@@ -87,12 +88,13 @@ def _scores(run: Run, arm: str) -> str:
     for name, found in scores.of_sets(run).items():
         base = {score.metric: score.value for score in found if score.arm == "base"}
         for score in (score for score in found if score.arm == arm):
-            show = [html.value(x, score.metric) for x in score.interval or ()]
-            before = html.value(base[score.metric], score.metric) if score.metric in base else "–"
-            change = score.change
-            said = f"{html.change(change.value, score.metric)}, {change.verdict}" if change else "–"
-            cells = (name, html.words(score.metric), before, html.value(score.value, score.metric))
-            lines.append("| " + " | ".join((*cells, " to ".join(show) or "–", said)) + " |")
+            metric, change, said = score.metric, score.change, "–"
+            interval = display.interval(*score.interval, metric) if score.interval else "–"
+            before = display.score(base[metric], metric) if metric in base else "–"
+            if change:
+                said = f"{display.change(change.value, metric)}, {change.verdict}"
+            cells = name, display.name(metric), before, display.score(score.value, metric)
+            lines.append("| " + " | ".join((*cells, interval, said)) + " |")
     if len(lines) == 2:
         return f"Not evaluated: run `sft eval --checkpoint={arm}`."
     return "\n".join(lines)
@@ -125,7 +127,7 @@ def _answers(run: Run, arm: str) -> str:
             if record.get("cut"):
                 parts.append(f"{record['cut']} of {record['count']} cut there")
             if "primary" in record:
-                parts.append(f"the metric of the set is {html.words(record['primary'])}")
+                parts.append(f"the metric of the set is {display.name(record['primary'])}")
             lines.append(f"* {name}: {', '.join([*parts, *_constants(record)])}")
     return "\n".join(lines)
 

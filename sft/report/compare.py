@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from sft import display
 from sft.eval.metrics import LIKELIHOOD
 from sft.eval.verdict import SIGNIFICANT
 from sft.report import findings, scores
@@ -165,10 +166,27 @@ def _table(name: str, tuned: list[Entry], labels: Sequence[str]) -> Table:
     reasons = {metric: apart(metric, tuned, name) for metric in metrics}
     kept_apart = {metric: why for metric, why in reasons.items() if why}
     notes += [
-        f"{metric.replace('_', ' ')} is shown but not compared: {why}."
+        f"{display.name(metric)} is shown but not compared: {why}."
         for metric, why in kept_apart.items()
     ]
-    return Table(name, metrics, entries, kept_apart, notes)
+    return Table(name, metrics, entries, kept_apart, notes + _of_generation(entries))
+
+
+def _of_generation(entries: Sequence[Entry]) -> list[str]:
+    """What is to be known of generated answers: those that were cut, and other settings."""
+    notes = []
+    cut = {e.label: e.record["cut"] / e.record["count"] for e in entries if "cut" in e.record}
+    if any(cut.values()):
+        said = ", ".join(f"{label} {display.share(share)}" for label, share in cut.items())
+        notes.append(f"Answers cut at config.eval.max_new_tokens: {said}.")
+    first = scores.settings(entries[0].run, entries[0].record)
+    for entry in entries[1:]:
+        other = scores.generated_otherwise(first, scores.settings(entry.run, entry.record))
+        if other:
+            notes.append(
+                f"{entries[0].label} and {entry.label} generated with other settings: {other}."
+            )
+    return notes
 
 
 def _bases(tuned: list[Entry], name: str) -> list[Entry]:
@@ -214,7 +232,8 @@ def _winner(metric: str, entries: Sequence[Entry]) -> str | None:
         pair = {metric: other.metrics[metric]}, {metric: best.metrics[metric]}
         if len(rows[0]) != len(rows[1]):
             return None
-        change = scores.changes(best.run, *rows, *pair).get(metric)
+        settings = scores.settings(best.run, best.record)
+        change = scores.changes(settings, *rows, *pair).get(metric)
         if not change or change.verdict != "better":
             return None
         if change.p * len(others) >= SIGNIFICANT:

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from sft.eval import stats
-from sft.eval import verdict as verdicts
+from sft import display
+from sft.eval import lines
 from sft.report import scores
 from sft.report.load import Record, Run
 
@@ -16,6 +16,7 @@ class Comparison:
     """The tuned model against the base on one set.
 
     Attributes:
+      metric: what the set is about, see ``scores.primary``.
       base, tuned: evaluation records; either may be None (not evaluated).
       paired: ``(difference, low, high, p)`` over the prompts both arms answered, or None.
       pairs: how many prompts that is.
@@ -24,6 +25,7 @@ class Comparison:
     """
 
     name: str
+    metric: str
     base: Record | None
     tuned: Record | None
     paired: tuple[float, float, float, float] | None
@@ -32,51 +34,66 @@ class Comparison:
     sentence: str
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
-
-
-def p_value(p: float) -> str:
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
-
-
-def interval(record: Record) -> str:
-    low, high = record["exact_match_interval"]
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
 def compare(run: Run, name: str) -> Comparison:
-    """Pairs the two arms on set ``name`` by prompt."""
+    """Pairs the two arms on set ``name`` by prompt, by the metric that the set is about."""
     base, tuned = run.eval("base", name), run.eval("best", name)
     if not (base and tuned):
         lacking = "base model" if tuned else "tuned model"
         sentence = f"{name}: the {lacking} has not been evaluated; run `sft eval` for it."
-        return Comparison(name, base, tuned, None, 0, "missing", sentence)
-    before, after = (
-        [bool(row["correct"]) for row in rows] for rows in scores.pairs(run, "best", name)
+        metric = scores.primary(*filter(None, [base, tuned]))
+        return Comparison(name, metric, base, tuned, None, 0, "missing", sentence)
+    metric = scores.primary(base, tuned)
+    found = [{"exact_match": scores.exact_match(r)} | scores.metrics(r) for r in (base, tuned)]
+    before, after = ({metric: one[metric]} for one in found)
+    said = f"{display.name(metric)} " + " → ".join(
+        display.score(one[metric]["value"], metric) for one in (before, after)
     )
-    change = f"exact match {percent(base['exact_match'])} → {percent(tuned['exact_match'])}"
-    if not before:
-        sentence = f"{name}: {change}; no prompt has an answer of both, so it is not tested."
-        return Comparison(name, base, tuned, None, 0, "missing", sentence)
+    rows = scores.pairs(run, "best", name)
+    change = scores.changes(scores.settings(run, tuned), *rows, before, after).get(metric)
+    if not change:
+        why = "the two were not scored with the same settings" if rows[0] else _NO_PAIR
+        sentence = f"{name}: {said}; {why}, so it is not tested."
+        return Comparison(name, metric, base, tuned, None, 0, "missing", sentence)
+    paired = change.value, change.low, change.high, change.p
+    sentence = f"{name}: {_LEADS[change.verdict]}, {said} ({_tested(metric, change)})."
+    return Comparison(name, metric, base, tuned, paired, change.pairs, change.verdict, sentence)
 
-    difference, low, high = stats.paired_difference(before, after)
-    p = stats.mcnemar(before, after)
-    verdict = verdicts.verdict(verdicts.Difference(difference, low, high, p), "higher")
-    lead = {
-        "better": "tuning helped",
-        "worse": "tuning hurt",
-        "unclear": "no reliable difference",
-    }[verdict]
-    sentence = (
-        f"{name}: {lead}, {change} ({points(difference)} points, 95 % interval {points(low)} to "
-        f"{points(high)}, McNemar's exact {p_value(p)}, {len(before)} prompts)."
+
+_RIGHT_OR_WRONG = (
+    *("exact_match", "exact_match_normalised", "accuracy", "label_accuracy", "label_accuracy_norm"),
+    *("regex_match", "numeric_match", "json_valid"),
+)
+_NO_PAIR = "no prompt has an answer of both"
+_LEADS = {
+    "better": "tuning helped",
+    "worse": "tuning hurt",
+    "unclear": "no reliable difference",
+}
+
+
+def _tested(metric: str, change: scores.Change) -> str:
+    """The difference, its interval and its test."""
+    by, low, high = (
+        display.change(part, metric) for part in (change.value, change.low, change.high)
     )
-    return Comparison(name, base, tuned, (difference, low, high, p), len(before), verdict, sentence)
+    unit = " points" if display.score(0.0, metric).endswith("%") else ""
+    test = "McNemar's exact " if metric in _RIGHT_OR_WRONG else ""
+    return (
+        f"{by}{unit}, 95 % interval {low} to {high}, {test}{display.p_value(change.p)}, "
+        f"{change.pairs} prompts"
+    )
+
+
+def notes(run: Run, name: str) -> list[str]:
+    """What stands beside the scores on a set: answers that were cut, what is wrong with them, and
+    what would be right without a model."""
+    found = []
+    for arm in scores.arms(run, name):
+        record = run.evals[arm, name]
+        said = [text for text in (lines.cut(record), lines.errors(record)) if text]
+        found += [f"{arm}: {', '.join(said)}"] if said else []
+    constants = [lines.constants(run.evals[arm, name]) for arm in scores.arms(run, name)]
+    return found + [text for text in dict.fromkeys(constants) if text]
 
 
 def headline(comparisons: list[Comparison]) -> str:
@@ -112,6 +129,14 @@ def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
             f"Scores are of the first {most:,} prompts of each set (config.eval.max_examples), "
             "here also loss and token accuracy; those that `sft eval` prints are of whole sets."
         )
+    for c in comparisons:
+        if c.base and c.tuned:
+            pair = scores.settings(run, c.base), scores.settings(run, c.tuned)
+            if other := scores.generated_otherwise(*pair):
+                found.append(
+                    f"On {c.name} base and tuned model generated with other settings: {other}. "
+                    "Run `sft eval` for both with the same."
+                )
     severe = [w["text"] for w in run.data.get("warnings", []) if w["severity"] == "error"]
     if severe:
         found.append(f"Data: {severe[0]} {_more(len(severe) - 1)}See data/report.html.")
@@ -127,7 +152,7 @@ def _more(count: int) -> str:
 
 
 def _selection_warnings(run: Run, selection: Record, comparisons: list[Comparison]) -> list[str]:
-    found = []
+    found = [selection["warning"]] if selection.get("warning") else []
     start = next((e for e in selection["epochs"] if e["epoch"] == 0), None)
     start = start or next((v for v in run.validation if v["epoch"] == 0), None)
     chosen = next((e for e in selection["epochs"] if e["step"] == selection["step"]), None)
@@ -137,13 +162,12 @@ def _selection_warnings(run: Run, selection: Record, comparisons: list[Compariso
     for c in comparisons:
         if c.verdict == "worse" and loss_fell:
             found.append(
-                f"Loss and task disagree: validation loss fell, but exact match on {c.name} did "
-                "too. Trust the task metric, and look at the wrong answers below."
+                f"Loss and task disagree: validation loss fell, but {_course(c)}. Trust the task "
+                "metric, and look at the wrong answers below."
             )
         if c.verdict == "better" and start and chosen and not loss_fell:
             found.append(
-                f"Loss and task disagree: exact match on {c.name} rose although validation loss "
-                "did not fall."
+                f"Loss and task disagree: {_course(c)} although validation loss did not fall."
             )
         made_by = c.tuned and c.tuned.get("checkpoint")
         if made_by and not str(made_by).rstrip("/").endswith(selection.get("checkpoint", "")):
@@ -152,6 +176,15 @@ def _selection_warnings(run: Run, selection: Record, comparisons: list[Compariso
                 f"{selection['checkpoint']}: run `sft eval` again."
             )
     return found
+
+
+def _course(c: Comparison) -> str:
+    """``exact match on test rose``; of a fall beside the loss's, ``did too``."""
+    assert c.paired
+    said = f"{display.name(c.metric)} on {c.name}"
+    if c.verdict == "worse":
+        return f"{said} {'did too' if c.paired[0] < 0 else 'rose'}"
+    return f"{said} {'rose' if c.paired[0] > 0 else 'fell'}"
 
 
 def samples(run: Run, name: str) -> list[Record]:

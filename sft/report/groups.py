@@ -14,13 +14,16 @@ from sft.report import compare, scores
 from sft.report.compare import Entry
 from sft.report.scores import Change
 
-# What a metric can be at all. Two seeds make intervals that Student's t lets reach beyond it.
+# What a metric can be, of evaluations that do not say so themselves. Two seeds make intervals that
+# Student's t lets reach beyond it.
 _POSSIBLE = {
     "exact_match": (0.0, 1.0),
     "token_accuracy": (0.0, 1.0),
     "loss": (0.0, math.inf),
     "perplexity": (1.0, math.inf),
 }
+
+_ENDS = (-math.inf, math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +83,20 @@ def _values(entries: Sequence[Entry], metric: str) -> list[float]:
 
 def _scores(table: compare.Table, entries: Sequence[Entry]) -> dict[str, seeds.Summary]:
     return {
-        metric: _possible(metric, seeds.summary(_values(entries, metric)))
+        metric: _possible(
+            seeds.summary(_values(entries, metric)),
+            entries[0].metrics[metric].get("bounds") or _POSSIBLE.get(metric, (None, None)),
+        )
         for metric in table.metrics
         if all(metric in entry.metrics for entry in entries)
     }
 
 
-def _possible(metric: str, found: seeds.Summary) -> seeds.Summary:
+def _possible(found: seeds.Summary, bounds: Sequence[float | None]) -> seeds.Summary:
     """The interval without what the metric cannot be; one that tells nothing stays infinite."""
     if found.deviation == 0:
         return found
-    least, most = _POSSIBLE.get(metric, (-math.inf, math.inf))
+    least, most = (x if x is not None else end for x, end in zip(bounds, _ENDS, strict=True))
     return dataclasses.replace(found, low=max(found.low, least), high=min(found.high, most))
 
 

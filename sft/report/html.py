@@ -5,15 +5,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from sft import template
+from sft import display, template
 from sft.eval import seeds
 from sft.report import compare, findings, groups, plots, scores, suites, sweep
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Record, Run
 from sft.report.scores import Score
 from sft.workdir import path_of, write_text
-
-SHARES = ("exact_match", "token_accuracy")  # shown in per cent; BLEU and others have own units
 
 
 def write(
@@ -51,6 +49,7 @@ def render(
             plots.curve(run, "loss", "loss (nats per trained token)"),
             plots.curve(run, "token_accuracy", "token accuracy"),
         ],
+        notes={name: findings.notes(run, name) for name in run.sets},
         samples={name: findings.samples(run, name) for name in run.sets},
         changed=findings.changed_config(run),
         throughput=median(run.train, "trained_tokens_per_second"),
@@ -89,7 +88,7 @@ def render_sweep(found: sweep.Sweep) -> str:
         curves=[figure for figure in curves if figure],
         knobs={
             sheet.name: [
-                plots.knob(lines, f"{sheet.name}-{metric}", key, words(metric))
+                plots.knob(lines, f"{sheet.name}-{metric}", key, display.name(metric))
                 for metric in sheet.metrics
                 for key, lines in sweep.lines(sheet, metric)
             ]
@@ -102,50 +101,35 @@ def render_sweep(found: sweep.Sweep) -> str:
 def _template(name: str) -> Any:
     return template.load(
         Path(__file__).with_name(name),
-        percent=findings.percent,
-        points=findings.points,
-        p_value=findings.p_value,
-        interval=findings.interval,
+        percent=display.share,
+        points=display.points,
+        p_value=display.p_value,
         number=number,
         duration=duration,
         gib=gib,
-        value=value,
-        change=change,
-        words=words,
+        value=display.score,
+        change=display.change,
+        words=display.name,
         over_seeds=over_seeds,
         by_seeds=by_seeds,
     )
 
 
-def value(found: float, metric: str) -> str:
-    """A score as a person reads it."""
-    return findings.percent(found) if metric in SHARES else f"{found:.4g}"
-
-
-def change(found: float, metric: str) -> str:
-    """A difference of two scores, always with its sign; of shares in points."""
-    return findings.points(found) if metric in SHARES else f"{found:+.4g}"
-
-
 def over_seeds(found: seeds.Summary, metric: str) -> str:
     """Mean ± the deviation of a single run, and the interval of the mean."""
-    spread = value(found.deviation, metric) if found.deviation else "unknown"
-    text = f"{value(found.mean, metric)} ± {spread}"
+    spread = display.score(found.deviation, metric) if found.deviation else "unknown"
+    text = f"{display.score(found.mean, metric)} ± {spread}"
     if math.isfinite(found.low):
-        text += f" [{value(found.low, metric)}, {value(found.high, metric)}]"
+        text += f" [{display.score(found.low, metric)}, {display.score(found.high, metric)}]"
     return text
 
 
 def by_seeds(found: scores.Change, metric: str) -> str:
     """A change of means over seeds, with what is known of it."""
-    text = change(found.value, metric)
+    text = display.change(found.value, metric)
     if math.isfinite(found.low):
-        text += f" ({change(found.low, metric)} to {change(found.high, metric)})"
-    return f"{text}, {findings.p_value(found.p)}: {found.verdict}"
-
-
-def words(name: str) -> str:
-    return name.replace("_", " ")
+        text += f" ({display.change(found.low, metric)} to {display.change(found.high, metric)})"
+    return f"{text}, {display.p_value(found.p)}: {found.verdict}"
 
 
 def median(records: list[Record], field: str) -> float | None:

@@ -50,17 +50,17 @@ def metrics(record: Record) -> dict[str, Record]:
     """
     if record.get("metrics"):
         return record["metrics"]
-    found: dict[str, Record] = {
-        "exact_match": {
-            "value": record["exact_match"],
-            "interval": record["exact_match_interval"],
-            "better": "higher",
-        }
-    }
+    found = {"exact_match": exact_match(record)}
     for name, better in (("loss", "lower"), ("token_accuracy", "higher")):
         if record.get(name) is not None:
             found[name] = {"value": record[name], "interval": None, "better": better}
     return found
+
+
+def exact_match(record: Record) -> Record:
+    """As an entry of ``metrics``; an evaluation has it whatever is asked for."""
+    value, interval = record["exact_match"], record["exact_match_interval"]
+    return {"value": value, "interval": interval, "better": "higher"}
 
 
 def arms(run: Run, name: str) -> list[str]:
@@ -112,7 +112,34 @@ def against_base(run: Run, arm: str, name: str) -> dict[str, Change]:
     if base is None or arm == "base":
         return {}
     records = metrics(base), metrics(run.evals[arm, name])
-    return changes(run, *pairs(run, arm, name), *records)
+    return changes(settings(run, run.evals[arm, name]), *pairs(run, arm, name), *records)
+
+
+# What decides which answer is generated, beside the model and its prompt.
+_GENERATION = ("max_new_tokens", "stop", "temperature", "top_k", "top_p", "max_examples")
+
+
+def settings(run: Run, record: Record) -> Record:
+    """The configuration that an evaluation was made with, flattened: the run's, and what was
+    changed for the evaluation."""
+    return run.config | record.get("settings", {})
+
+
+def generated_otherwise(ours: Record, theirs: Record) -> str:
+    """In what two of ``settings`` differ that decides about generated answers, or ``""``."""
+    keys = [f"eval.{name}" for name in _GENERATION]
+    return ", ".join(
+        f"config.{key} = {ours.get(key)!r} and {theirs.get(key)!r}"
+        for key in keys
+        if key in ours and key in theirs and ours[key] != theirs[key]
+    )
+
+
+def primary(*records: Record) -> str:
+    """The metric that a set is about, of those that all these evaluations have."""
+    named = [record["primary"] for record in records if "primary" in record]
+    shared = [name for name in named if all(name in metrics(record) for record in records)]
+    return shared[-1] if shared else "exact_match"
 
 
 def pairs(run: Run, arm: str, name: str) -> tuple[list[Record], list[Record]]:
@@ -127,7 +154,7 @@ def key(row: Record) -> tuple[str, str]:
 
 
 def changes(
-    run: Run,
+    settings: Record,
     before: Sequence[Record],
     after: Sequence[Record],
     before_metrics: dict[str, Record],
@@ -140,7 +167,7 @@ def changes(
     signature) has none, nor has one that cannot be made again.
 
     Args:
-      run: whose configuration says how the metrics are made.
+      settings: say how the metrics are made.
     """
     if not before:
         return {}
@@ -155,20 +182,20 @@ def changes(
         pair = [bool(row["correct"]) for row in before], [bool(row["correct"]) for row in after]
         difference = Difference(*stats.paired_difference(*pair), stats.mcnemar(*pair))
         found["exact_match"] = change(difference, "higher", len(before))
-    for name, difference in _resampled(run, before, after, shared.keys() - found).items():
+    for name, difference in _resampled(settings, before, after, shared.keys() - found).items():
         found[name] = change(difference, shared[name], len(before))
     return {name: found[name] for name in shared if name in found}
 
 
 def _resampled(
-    run: Run, before: Sequence[Record], after: Sequence[Record], names: Collection[str]
+    settings: Record, before: Sequence[Record], after: Sequence[Record], names: Collection[str]
 ) -> dict[str, Difference]:
     if not names or not all("nll" in row for row in (*before, *after)):
         return {}  # an evaluation made before there were several metrics
     from sft.eval import bootstrap
     from sft.eval import scores as scoring
 
-    config = configs.from_dict(run.config)
+    config = configs.from_dict(settings)
     try:
         tables = [scoring.table(config, rows) for rows in (before, after)]
     except UserError:  # a metric of the user's own, whose file is elsewhere now

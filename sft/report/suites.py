@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any
 
+from sft import display
 from sft.eval.suites import compare
 from sft.eval.suites.cases import KINDS
 from sft.eval.verdict import Difference
-from sft.report import findings, scores
+from sft.report import scores
 from sft.report.load import Record, Run
 from sft.report.scores import Change
 
@@ -32,10 +33,10 @@ class Rate:
         parts = [_passed(part) for part in (self.base, self.tuned) if part]
         text = f"{self.kind} {' → '.join(parts)}"
         if change := self.change:
-            by, low, high = (findings.points(x) for x in (change.value, change.low, change.high))
+            by, low, high = (display.points(x) for x in (change.value, change.low, change.high))
             text += (
                 f" ({by} points, 95 % interval {low} to {high}, McNemar's exact "
-                f"{findings.p_value(change.p)}: {change.verdict})"
+                f"{display.p_value(change.p)}: {change.verdict})"
             )
         return text
 

@@ -181,7 +181,11 @@ def _over_prompts(first: Group, group: Group) -> dict[str, Change]:
     if [scores.key(r) for r in before.predictions] != [scores.key(r) for r in after.predictions]:
         return {}
     return scores.changes(
-        after.run, before.predictions, after.predictions, before.metrics, after.metrics
+        scores.settings(after.run, after.record),
+        before.predictions,
+        after.predictions,
+        before.metrics,
+        after.metrics,
     )
 
 
@@ -200,7 +204,7 @@ def interval(row: Row, metric: str) -> tuple[float, float] | None:
     if len(row.group.entries) > 1:
         return (score.low, score.high) if score.deviation else None
     given = row.group.entries[0].metrics[metric].get("interval")
-    return tuple(given) if given else None
+    return tuple(given) if given and None not in given else None
 
 
 def lines(sheet: Sheet, metric: str) -> list[tuple[str, list[tuple[str, list[tuple]]]]]:

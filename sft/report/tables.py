@@ -5,13 +5,14 @@ import io
 import math
 from typing import Any
 
-from sft.report import findings, html, sweep
+from sft import display
+from sft.report import sweep
 from sft.report.sweep import Row, Sheet
 
 
 def markdown(sheet: Sheet) -> str:
     """Mean [interval], and the change from the first row; the best mean is bold."""
-    head = [sheet.name, *sheet.knobs, "seeds", *map(html.words, sheet.metrics)]
+    head = [sheet.name, *sheet.knobs, "seeds", *map(display.name, sheet.metrics)]
     rows = [
         [
             str(i + 1),
@@ -32,13 +33,13 @@ def _cell(sheet: Sheet, index: int, metric: str) -> str:
     score = row.group.scores.get(metric)
     if score is None:
         return "–"
-    text = html.value(score.mean, metric)
+    text = display.score(score.mean, metric)
     if sheet.best.get(metric) == index:
         text = f"**{text}**"
     if bounds := sweep.interval(row, metric):
-        text += f" [{', '.join(html.value(bound, metric) for bound in bounds)}]"
+        text += f" [{display.interval(*bounds, metric)}]"
     if change := row.changes.get(metric):
-        text += f"; {html.change(change.value, metric)}, {findings.p_value(change.p)}: "
+        text += f"; {display.change(change.value, metric)}, {display.p_value(change.p)}: "
         text += change.verdict
     return text
 
@@ -85,8 +86,8 @@ def _finite(*values: float) -> list[float | str]:
 def latex(sheet: Sheet) -> str:
     r"""A ``tabular`` for ``booktabs``; ± is half of the 95 % interval, * a change that is one."""
     columns = "l" * len(sheet.knobs) + "r" * (1 + len(sheet.metrics))
-    head = [*map(_escaped, sheet.knobs), "seeds", *(_escaped(html.words(m)) for m in sheet.metrics)]
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(head), r"\midrule"]
+    head = map(_escaped, [*sheet.knobs, "seeds", *map(display.name, sheet.metrics)])
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row([*head]), r"\midrule"]
     for i, row in enumerate(sheet.rows):
         cells = [_escaped(str(row.settings[key])) for key in sheet.knobs]
         cells += [str(len(row.group.seeds)), *(_latex_cell(sheet, i, m) for m in sheet.metrics)]
@@ -103,12 +104,12 @@ def _latex_cell(sheet: Sheet, index: int, metric: str) -> str:
     score = row.group.scores.get(metric)
     if score is None:
         return "--"
-    text = _escaped(html.value(score.mean, metric))
+    text = _escaped(display.score(score.mean, metric))
     if sheet.best.get(metric) == index:
         text = rf"\textbf{{{text}}}"
     if bounds := sweep.interval(row, metric):
         half = (bounds[1] - bounds[0]) / 2
-        text += rf" $\pm$ {_escaped(html.value(half, metric))}"
+        text += rf" $\pm$ {_escaped(display.score(half, metric))}"
     change = row.changes.get(metric)
     return text + ("$^*$" if change and change.verdict != "unclear" else "")
 

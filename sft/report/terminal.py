@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sft import display
 from sft.report import compare, findings, groups, html, scores, suites
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Run
@@ -20,7 +21,9 @@ def render(
     comparisons = [findings.compare(run, name) for name in run.sets]
     lines = [findings.headline(comparisons), ""]
     for comparison in comparisons:
-        lines += [f"  {comparison.sentence}", *_scores(shown[comparison.name])]
+        lines.append(f"  {comparison.sentence}")
+        lines += [f"    {note}" for note in findings.notes(run, comparison.name)]
+        lines += _scores(shown[comparison.name], comparison.metric)
     lines += [f"  note: {warning}" for warning in findings.warnings(run, comparisons)]
     for suite in suites.of_run(run):
         lines += [f"  suite {suite.name}: {_failing(suite)}"]
@@ -34,21 +37,23 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def _scores(found: list[Score]) -> list[str]:
-    """A line for each metric of each tuned model, but exact match, which has its sentence."""
+def _scores(found: list[Score], said: str) -> list[str]:
+    """A line for each metric of each model that is compared with the base, but for the metric that
+    was ``said`` of the best one."""
     base = {score.metric: score for score in found if score.arm == "base"}
     lines = []
     for score in found:
-        if score.arm == "base" or (score.arm, score.metric) == ("best", "exact_match"):
+        if score.arm == "base" or (score.arm, score.metric) == ("best", said):
             continue
         before = base.get(score.metric)
-        start = f"{html.value(before.value, score.metric)} → " if before else ""
+        start = f"{display.score(before.value, score.metric)} → " if before else ""
         arm = "" if score.arm == "best" else f"{score.arm}: "
-        text = f"    {arm}{html.words(score.metric)} {start}{html.value(score.value, score.metric)}"
+        value = display.score(score.value, score.metric)
+        text = f"    {arm}{display.name(score.metric)} {start}{value}"
         if score.change:
             parts = (score.change.value, score.change.low, score.change.high)
-            by, low, high = (html.change(part, score.metric) for part in parts)
-            p = findings.p_value(score.change.p)
+            by, low, high = (display.change(part, score.metric) for part in parts)
+            p = display.p_value(score.change.p)
             text += f" ({by}, 95 % interval {low} to {high}, {p}: {score.change.verdict})"
         lines.append(text)
     return lines
@@ -69,14 +74,21 @@ def _diagnosis(diagnosis: Diagnosis) -> list[str]:
 
 
 def _epochs(run: Run) -> list[str]:
+    """A line for each validation: both of the loss, what chose where that is another, and what
+    was cut of the generated answers."""
     selection = run.selection or {}
-    lines = [f"{'epoch':>5}  {'step':>7}  {'val loss':>9}  {'val token acc':>13}"]
+    shown = ["loss", "token_accuracy"]
+    shown += [selection["metric"]] if selection.get("metric") not in (None, *shown) else []
+    shown += ["cut"]
+    shown = [name for name in shown if all(name in epoch for epoch in selection["epochs"])]
+    heads = {"loss": "val loss", "token_accuracy": "val token acc", "cut": "answers cut"}
+    widths = {name: max(9, len(heads.get(name, display.name(name)))) for name in shown}
+    titles = "".join(f"  {heads.get(n, display.name(n)):>{w}}" for n, w in widths.items())
+    lines = [f"{'epoch':>5}  {'step':>7}{titles}"]
     for epoch in selection["epochs"]:
         mark = f"  <- chosen: {selection.get('why', '')}" if _chosen(selection, epoch) else ""
-        lines.append(
-            f"{epoch['epoch']:>5g}  {epoch['step']:>7}  {epoch['loss']:>9.4f}  "
-            f"{findings.percent(epoch['token_accuracy']):>13}{mark}"
-        )
+        values = "".join(f"  {display.score(epoch[n], n):>{w}}" for n, w in widths.items())
+        lines.append(f"{epoch['epoch']:>5g}  {epoch['step']:>7}{values}{mark}")
     return lines
 
 
@@ -88,7 +100,7 @@ def markdown(comparison: compare.Comparison) -> str:
     """Scores on each set, what differs in the configuration, the diagnoses. Ends with a newline."""
     blocks = []
     for table in comparison.tables:
-        head = [table.name, *map(html.words, table.metrics)]
+        head = [table.name, *map(display.name, table.metrics)]
         rows = [
             [entry.label, *(_cell(table, entry, metric) for metric in table.metrics)]
             for entry in table.entries
@@ -124,19 +136,18 @@ def _over_seeds(table: compare.Table, over: list[groups.Group]) -> str:
                 text += f"; {html.by_seeds(change, metric)}"
             row.append(text)
         rows.append(row)
-    return _table([f"{table.name}, over seeds", "seeds", *map(html.words, table.metrics)], rows)
+    return _table([f"{table.name}, over seeds", "seeds", *map(display.name, table.metrics)], rows)
 
 
 def _cell(table: compare.Table, entry: compare.Entry, metric: str) -> str:
     found = entry.metrics.get(metric)
     if not found:
         return "–"
-    text = html.value(found["value"], metric)
+    text = display.score(found["value"], metric)
     if table.best.get(metric) == entry.label:
         text = f"**{text}**"
     if found.get("interval"):
-        low, high = (html.value(bound, metric) for bound in found["interval"])
-        text += f" [{low}, {high}]"
+        text += f" [{display.interval(*found['interval'], metric)}]"
     return text
 
 

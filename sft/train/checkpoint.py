@@ -32,7 +32,7 @@ class Checkpoints:
             [
                 policy.LatestN(config.train.keep_latest),
                 policy.BestN(
-                    # Descending, so that the last ones are the best; ties go to the earlier step.
+                    # Descending, so that the last ones are the best.
                     get_metric_fn=_rank,
                     reverse=True,
                     n=config.train.keep_best,
@@ -60,13 +60,21 @@ class Checkpoints:
         """All complete steps, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: TrainState, position: dict[str, Any], rank: float | None):
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        position: dict[str, Any],
+        rank: float | None,
+        tie: float = 0.0,
+    ):
         """Starts writing; returns when the state may be changed again.
 
         Args:
           position: where the data stands: JSON values.
           rank: of the validation at this very step, lower is better (``selection.Rule.rank``);
             ``None`` for a recovery checkpoint.
+          tie: decides between equal ranks, lower is better too.
 
         Raises:
           UserError: the disk is full, or the bucket refuses. What was saved before is intact.
@@ -77,7 +85,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
                 ),
-                metrics=None if rank is None else {"rank": rank, "step": step},
+                metrics=None if rank is None else {"rank": rank, "tie": tie, "step": step},
                 force=True,
             )
 
@@ -132,7 +140,7 @@ _OTHER = ("not compatible with the stored shape", "tree structures do not match"
 
 
 def _rank(metrics: dict[str, float]) -> Any:
-    return metrics["rank"], metrics["step"]
+    return metrics["rank"], metrics.get("tie", 0.0), metrics["step"]  # once there were no ties
 
 
 @contextlib.contextmanager

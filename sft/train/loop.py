@@ -93,15 +93,15 @@ def run(
             if not (validated or _every(config.train.save_every, step) or stop.soon()):
                 continue
             meter.flush()  # nothing is saved before it is checked
-            rank = None
+            ranks: tuple = (None,)
             if validated:
                 values = _validate(config, task, steps, state.trainable, frozen)
                 history.append({"step": step, "epoch": plan.epoch_at(step)} | values)
                 meter.validation(step, values, selection.standing(history, task.rule))
-                rank = task.rule.rank(values)
+                ranks = task.rule.rank(values)
             position = {"batches": step, "config": fingerprint, "unlogged": meter.unlogged}
             with meter.saving():
-                checkpoints.save(step, state, position, rank)
+                checkpoints.save(step, state, position, *ranks)
             if stop.now() and step < total:
                 checkpoints.wait()
                 why = stop.caught or "a signal on another host,"

@@ -1,6 +1,7 @@
 """``sft train``: from a configuration to checkpoints and a chosen epoch."""
 
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from sft import hosts, inputs, lock, sets, training_set
 from sft import workdir as workdirs
 from sft.data import pipeline
 from sft.data.chat import CONTEXT
+from sft.data.conversation import Conversation
 from sft.data.tokenizer import Tokenizer
-from sft.eval import harness, metrics
+from sft.eval import evalset, harness, limits, metrics
 from sft.eval import main as evaluation
 from sft.model import flops, sharding, specs
 from sft.train import loop, optim, selection, startup
@@ -75,6 +77,9 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         print(_describe(config, splits, plan, mesh.size))
     tx = optim.make(config.optim, plan.epoch_ends[-1], config.lora.plus)
     steps = make_steps(config, spec, tx, mesh)
+    # What they refuse shows before the weights are read.
+    at_start = _baseline(config, path, spec, tok, steps, _as_read(splits))
+    generated = _generated(config, spec, tok, steps, splits)
     params = inputs.params(config, spec, steps.params_sharding)
     task = loop.Task(
         splits["train"].examples,
@@ -82,46 +87,61 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         plan,
         rule,
         flops_per_step=_flops(config, spec, splits["train"], plan),
-        at_start=_baseline(config, path, spec, tok, steps),
-        generated=_generated(config, spec, tok, steps, splits["validation"]),
+        at_start=at_start,
+        generated=generated,
     )
     loop.run(config, workdir, task, steps, params, trace=trace)
     return _chosen(config, path, rule, plan.epoch_ends[-1])
 
 
 def _baseline(
-    config: ConfigDict, path: Path, spec: specs.Spec, tok: Tokenizer, steps: Steps
+    config: ConfigDict,
+    path: Path,
+    spec: specs.Spec,
+    tok: Tokenizer,
+    steps: Steps,
+    train: list[Conversation] | None,
 ) -> Callable[[Tree, Tree], None]:
     """What scores the model on the test set, as long as nothing has been tuned."""
     if not config.train.baseline or not (config.data.test or config.data.split.test):
         return lambda trainable, frozen: None
-    splits = sets.tests(config, spec, tok)  # now, so that bad test data stop no run halfway
-    for split in splits.values():
-        harness.check(config, split)
+    given = evalset.load(config, spec, tok, train)  # now: bad test data must stop no run halfway
 
     def score(trainable: Tree, frozen: Tree) -> None:
         model = harness.Model(spec, steps, tok, trainable, frozen)
-        evaluation.baselines(config, path, spec, tok, splits, lambda: model)
+        evaluation.baselines(config, path, spec, tok, given, lambda: model)
 
     return score
 
 
 def _generated(
-    config: ConfigDict, spec: specs.Spec, tok: Tokenizer, steps: Steps, split: sets.Split
+    config: ConfigDict,
+    spec: specs.Spec,
+    tok: Tokenizer,
+    steps: Steps,
+    splits: dict[str, sets.Split],
 ) -> Callable[[Tree, Tree], dict[str, float]]:
     """What answers the same prompts of the validation set each time, drawn by seed."""
-    rows, count = split.conversations, min(config.eval.during_training, len(split.conversations))
-    if count:
-        harness.check(config, split)
+    if not config.eval.during_training:
+        return lambda trainable, frozen: {}
+    validation = {"validation": splits["validation"]}
+    found = evalset.checked(config, spec, tok, validation, _as_read(splits), "validation")
+    given, rows = found["validation"], splits["validation"].conversations
+    count = min(config.eval.during_training, len(rows))
     drawn = np.random.default_rng(config.seed).choice(len(rows), count, replace=False)
     chosen = [rows[i] for i in sorted(drawn)]
 
     def score(trainable: Tree, frozen: Tree) -> dict[str, float]:
-        if not chosen:
-            return {}
-        return harness.generated(harness.Model(spec, steps, tok, trainable, frozen), config, chosen)
+        model = harness.Model(spec, steps, tok, trainable, frozen)
+        return harness.generated(model, config, given, chosen)
 
     return score
+
+
+def _as_read(splits: dict[str, sets.Split]) -> list[Conversation] | None:
+    """The training rows before deduplication, as ``sft eval`` finds them too."""
+    planned = splits["train"].plan
+    return planned.conversations if planned else None
 
 
 def _read(
@@ -135,6 +155,10 @@ def _read(
         training_set.gate(config, splits["train"])
         if hosts.is_first():
             sets.write_report(path, splits)
+    if not config.train.baseline:  # which checks them too: before the training, not after it
+        for name, split in found.items():
+            if name not in splits:
+                limits.warn(config, name, evalset.expected(evalset.asked(config, split)), tok)
     hosts.compare("data", {f"rows of {name}": split.content for name, split in splits.items()})
     return splits
 
@@ -154,6 +178,8 @@ def _chosen(
             if not (path / "DONE").exists():
                 (path / "DONE").touch()
             print(f"{path}: {said or _says(chosen)}")
+            if chosen.get("warning"):
+                print(f"warning: {path}: {chosen['warning']}", file=sys.stderr)
             print(_next(config, path))
     return chosen
 
@@ -166,7 +192,7 @@ def _says(chosen: dict[str, Any]) -> str:
         if early
         else ""
     )
-    return f"epoch {chosen['epoch']} chosen ({chosen['why']}).{ended}"
+    return f"epoch {chosen['epoch']:g} chosen ({chosen['why']}).{ended}"
 
 
 def _next(config: ConfigDict, path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from sft import hosts
+from sft import display, hosts
 from sft.data.pipeline import TrainPlan
 from sft.errors import UserError
 from sft.progress import Progress
@@ -240,19 +240,22 @@ class Meter:
         total = self._plan.epoch_ends[-1]
         epochs = len(self._plan.epoch_ends)
         place = f"epoch {self._plan.epoch_at(step):.4g} of {epochs}, step {step:,} of {total:,}"
-        loss, right = f"{trained.mean(trained.loss):.4f}", f"{trained.mean(trained.correct):.4f}"
-        beside = (f" (training {loss})", f" ({right})") if trained.steps else ("", "")
-        if not step and "end_loss" in values:
-            parts = f"{values['answer_loss']:.4f} in text, {values['end_loss']:.4f} at ends of turn"
-            beside = (f" ({parts})", "")
+        show, beside = display.score, ("", "")
+        if trained.steps:
+            loss = show(trained.mean(trained.loss), "loss")
+            right = show(trained.mean(trained.correct), "token_accuracy")
+            beside = f" (training {loss})", f" ({right})"
+        elif not step and "end_loss" in values:
+            text, ends = (show(values[name], "loss") for name in ("answer_loss", "end_loss"))
+            beside = f" ({text} in text, {ends} at ends of turn)", ""
         more = [
-            f"{name.replace('_', ' ')} {value:.4g}"
+            f"{display.name(name)} {show(value, name)}"
             for name, value in values.items()
             if name not in ("loss", "token_accuracy", *selection.NOT_METRICS)
         ]
         words = [
-            f"validation loss {values['loss']:.4f}{beside[0]}",
-            f"token accuracy {values['token_accuracy']:.4f}{beside[1]}",
+            f"validation loss {show(values['loss'], 'loss')}{beside[0]}",
+            f"token accuracy {show(values['token_accuracy'], 'token_accuracy')}{beside[1]}",
             *more,
         ]
         end = f"; {standing}" if standing else ""

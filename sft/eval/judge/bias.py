@@ -39,5 +39,5 @@ def _slope(sums: np.ndarray) -> np.ndarray:
 def place(winners: list[int]) -> dict[str, Any]:
     """Of verdicts 1, 0, -1 for the first, neither, the second: the share first less second."""
     values_n = np.array(winners, np.float64)
-    interval = resample.mean_interval(values_n)
+    interval = resample.mean_interval(values_n, (-1.0, 1.0))
     return {"bias": float(values_n.mean()), "interval": interval and list(interval)}

@@ -69,7 +69,7 @@ class Cache:
                 values = json.loads(line)
                 name = values.pop("key")
                 self._replies[name] = Reply(**values)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(
                     f"{path}:{number}: not a reply that was kept ({error}). Remove this line; "
                     "what it held is asked for again."

@@ -151,7 +151,9 @@ def _corrected(group: Group) -> dict[str, Any]:
         return entry | {"rated": int(rated_n.sum()), "value": None}
     people_n = np.nanmean(people_nxR[rated_n], axis=1)
     found = corrected.mean(people_n, judge_n[rated_n], judge_n[~rated_n])
-    return entry | dataclasses.asdict(found)
+    least, most = group.result.get("scale", (0.0, 1.0))
+    low, high = min(max(found.low, least), found.value), max(min(found.high, most), found.value)
+    return entry | dataclasses.asdict(dataclasses.replace(found, low=low, high=high))
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -49,11 +49,10 @@ class Local:
         size = self._config.eval.batch_size
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
-            texts = harness.answer(self._model, self._config, [ids[i] for i in chosen])
-            for i, text in zip(chosen, texts, strict=True):
-                written = len(self._tokenizer.encode(text))
-                cut = written >= self._config.eval.max_new_tokens
-                on_reply(i, Reply(text, len(ids[i]), written, cut))
+            answers = harness.answer(self._model, self._config, [ids[i] for i in chosen])
+            for i, answer in zip(chosen, answers, strict=True):
+                written = len(self._tokenizer.encode(answer.text))
+                on_reply(i, Reply(answer.text, len(ids[i]), written, answer.cut))
 
     def count(self, prompts: Sequence[str]) -> int:
         return sum(map(len, self._encode(prompts)))
@@ -80,6 +79,6 @@ def _as_judge(config: ConfigDict) -> ConfigDict:
         ours.data.chat = ""
     ours.eval.temperature = judge.temperature
     ours.eval.max_new_tokens = judge.max_new_tokens
-    ours.eval.top_k, ours.eval.top_p = 0, 1.0
+    ours.eval.top_k, ours.eval.top_p, ours.eval.stop = 0, 1.0, ""
     ours.seed = judge.seed
     return ours

@@ -14,6 +14,7 @@ from typing import Any
 import tqdm
 from ml_collections import ConfigDict
 
+from sft import display
 from sft.errors import UserError
 from sft.eval.judge import backends, prompts, rows, summary, verdicts
 from sft.eval.judge.backends import Backend
@@ -59,6 +60,7 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
                 **({"against": arms[1]} if len(arms) > 1 else {}),
                 "set": name,
                 "rows": len(loaded[name]),
+                "answers_cut": rows.cut(folder, arms, name),
                 "count": len(found),
                 **numbers,
                 "cost": summary.cost(verdicts_of, config),
@@ -182,9 +184,8 @@ def _sentence(config: ConfigDict, result: dict[str, Any]) -> str:
     else:
         text = (
             f"{result['wins']} wins, {result['ties']} ties, {result['losses']} losses, win rate "
-            f"{_with_interval(result, 'win_rate')}; both orders agree "
-            f"{_with_interval(result, 'consistency')}, position bias "
-            f"{_with_interval(result, 'position_bias')}"
+            f"{_share(result, 'win_rate')}; both orders agree {_share(result, 'consistency')}, "
+            f"position bias {_with_interval(result, 'position_bias')}"
         )
     cost = result["cost"]
     text += (
@@ -192,6 +193,9 @@ def _sentence(config: ConfigDict, result: dict[str, Any]) -> str:
         f"verdict; {cost['replies']} replies, {cost['tokens_in']:,} tokens in, "
         f"{cost['tokens_out']:,} out" + _priced(cost["price"], ", ")
     )
+    for arm, cut in result["answers_cut"].items():
+        share = display.share(cut / result["rows"])
+        text += f"; {share} of {arm}'s answers were cut ({cut}/{result['rows']})"
     if result["problems"]:
         problem, times = next(iter(result["problems"].items()))
         text += f". Most frequent problem ({times} times): {problem}"
@@ -203,6 +207,14 @@ def _with_interval(result: dict[str, Any], name: str, interval: str = "") -> str
         return "unknown"
     bounds = result[interval or f"{name}_interval"]
     return f"{result[name]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+
+
+def _share(result: dict[str, Any], name: str) -> str:
+    if result[name] is None:
+        return "unknown"
+    bounds = result[f"{name}_interval"]
+    interval = f" [{display.interval(*bounds, 'win_rate')}]" if bounds else ""
+    return display.share(result[name]) + interval
 
 
 def _priced(price: float, before: str) -> str:

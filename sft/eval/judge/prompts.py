@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft.errors import UserError
+from sft.eval.judge import sandbox
 
 _OURS = Path(__file__).with_name("templates")
 
@@ -32,15 +33,15 @@ class Question:
         """The prompt.
 
         Raises:
-          UserError: the template uses a name that is not given.
+          UserError: the template uses a name that is not given, fails, or takes too long.
         """
-        import jinja2
-
         try:
             return self._compiled.render(rubric=self.rubric, **values)
-        except jinja2.TemplateError as error:
-            names = ", ".join(["rubric", *values])
-            raise UserError(f"{self.template}: {error}. It is given {names}.") from None
+        except sandbox.Refused as refused:
+            place = f"{self.template}:{refused.line}" if refused.line else self.template
+            given = f" It is given {', '.join(['rubric', *values])}."
+            is_name = str(refused).endswith("is undefined")
+            raise UserError(f"{place}: {refused}.{given if is_name else ''}") from None
 
 
 def question(config: ConfigDict) -> Question:
@@ -54,7 +55,13 @@ def question(config: ConfigDict) -> Question:
     rubric = _read(Path(config.judge.rubric or _OURS / f"{mode}.rubric.md"), "rubric").strip()
     text = _read(template, "template")
     digest = hashlib.sha256(f"{text}\0{rubric}".encode()).hexdigest()[:12]
-    return Question(template, rubric, digest, _compile(template, text))
+    if not config.judge.template:
+        return Question(template, rubric, digest, _compile(text))
+    try:
+        return Question(template, rubric, digest, sandbox.Template(text))
+    except sandbox.Refused as refused:
+        place = f"{template}:{refused.line}" if refused.line else template
+        raise UserError(f"{place}: {refused}.") from None
 
 
 def criterion() -> Question:
@@ -62,7 +69,7 @@ def criterion() -> Question:
     template = _OURS / "criterion.jinja"
     text = _read(template, "template")
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Question(template, "", digest, _compile(template, text))
+    return Question(template, "", digest, _compile(text))
 
 
 def again(prompt: str, reply: str, problem: str, times: int) -> str:
@@ -76,20 +83,16 @@ def again(prompt: str, reply: str, problem: str, times: int) -> str:
 @functools.cache
 def _again() -> Any:
     path = _OURS / "again.jinja"
-    return _compile(path, _read(path, "template"))
+    return _compile(_read(path, "template"))
 
 
-def _compile(path: Path, text: str) -> Any:
-    """A prompt is no HTML: nothing is escaped. A name that is not given is an error."""
+def _compile(text: str) -> Any:
+    """A template of ours. A prompt is no HTML: nothing is escaped. A missing name is an error."""
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    try:
-        return environment.from_string(text)
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.message}.") from None
+    ).from_string(text)
 
 
 def _read(path: Path, key: str) -> str:

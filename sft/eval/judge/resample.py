@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sft.eval import bootstrap
+from sft.eval.metrics.metric import ANY, Metric, ends_of_ratio
 
 
 def interval(
@@ -39,6 +40,15 @@ def mean(statistics_nx2: np.ndarray) -> np.ndarray:
     return statistics_nx2[..., 0] / statistics_nx2[..., 1]
 
 
-def mean_interval(values_n: np.ndarray, seed: int = 0) -> tuple[float, float] | None:
+def mean_interval(
+    values_n: np.ndarray, bounds: tuple[float, float] = ANY, seed: int = 0
+) -> tuple[float, float] | None:
+    """Of a mean of values between ``bounds``; with a width also where all values are equal."""
     statistics_nx2 = np.stack([values_n, np.ones(len(values_n))], axis=1)
-    return interval(statistics_nx2, mean, seed=seed)
+    if len(set(values_n.tolist())) > 1:
+        return interval(statistics_nx2, mean, seed=seed)
+    ends = ends_of_ratio(bounds)
+    metric = Metric(
+        "mean", "higher", None, lambda *_: statistics_nx2, mean, bounds=bounds, ends=ends
+    )
+    return bootstrap.interval(metric, statistics_nx2, seed=seed)

@@ -89,6 +89,19 @@ def load(folder: Path, arms: Sequence[str], reference: bool = True) -> dict[str,
     return items
 
 
+def cut(folder: Path, arms: Sequence[str], name: str) -> dict[str, int]:
+    """How many answers of each arm to this set reached ``config.eval.max_new_tokens``.
+
+    An arm whose answers were made before this was written down is left out.
+    """
+    found = {}
+    for arm in arms:
+        rows = _rows(_sets(folder, arm)[name], reference=False)
+        if all("cut" in row for row in rows):
+            found[arm] = sum(bool(row["cut"]) for row in rows)
+    return found
+
+
 def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
     """The first ``count`` of a random order that only ``seed`` and the number of items decide.
 

@@ -47,7 +47,7 @@ class Pair:
 def pointwise(found: Sequence[Verdict], low: int, high: int) -> dict[str, Any]:
     """Mean score of the verdicts there are, with a bootstrap interval, and their distribution."""
     scores_n = np.array([v.value for v in found if v.value is not None], np.float64)
-    interval = resample.mean_interval(scores_n) if len(scores_n) else None
+    interval = resample.mean_interval(scores_n, (low, high)) if len(scores_n) else None
     return {
         "score": float(scores_n.mean()) if len(scores_n) else None,
         "interval": _listed(interval),
@@ -80,7 +80,8 @@ def pairwise(pairs: Sequence[Pair]) -> dict[str, Any]:
         "position_bias": (first_nx2 - second_nx2).mean(1) if judged else points_n,
     }
     for name, values_n in values.items():
-        interval = resample.mean_interval(values_n) if judged else None
+        least = -1.0 if name == "position_bias" else 0.0
+        interval = resample.mean_interval(values_n, (least, 1.0)) if judged else None
         result[name] = float(values_n.mean()) if judged else None
         result[f"{name}_interval"] = _listed(interval)
     result["single_verdicts"] = {

@@ -58,9 +58,15 @@ def parse(text: str, form: Form) -> tuple[Any, str]:
     Raises:
       ValueError: none or several, or one that does not fit; the message is for the model too.
     """
+    try:
+        return _parsed(list(_objects(text)), form)
+    except RecursionError:
+        raise ValueError("the JSON in it is nested too deeply") from None
+
+
+def _parsed(found: list[dict[str, Any]], form: Form) -> tuple[Any, str]:
     import jsonschema
 
-    found = list(_objects(text))
     if not found:
         raise ValueError("there is no JSON object in it")
     if any(other != found[0] for other in found):
@@ -70,8 +76,9 @@ def parse(text: str, form: Form) -> tuple[Any, str]:
         place = "".join(f"{part}: " for part in errors[0].absolute_path)
         raise ValueError(f"{place}{errors[0].message[:200]}")
     value = found[0][form.field]
+    reason = found[0]["reason"].encode(errors="replace").decode()  # JSON may have half a surrogate
     # 4.0 is an integer for JSON Schema.
-    return int(value) if isinstance(value, float) else value, found[0]["reason"]
+    return int(value) if isinstance(value, float) else value, reason
 
 
 def ask(

@@ -9,7 +9,7 @@ miss of the expected label and a false alarm of no label, as in scikit-learn's `
 import numpy as np
 
 from sft.eval.metrics.match import canonical, is_exact
-from sft.eval.metrics.metric import Metric, Texts, Unfit, mean
+from sft.eval.metrics.metric import SHARE, Ends, Metric, Texts, Unfit, mean
 
 _FEW = 20  # distinct labels that any set may have
 _MOST = 1000  # labels of which macro_f1 keeps three counts for every row
@@ -31,7 +31,20 @@ def micro_f1(expected: Texts) -> Metric:
             rows.append((right, not right and ours in known, not right))
         return np.array(rows, np.float64).reshape(-1, 3)
 
-    return Metric("micro_f1", "higher", _signature(known), statistics, _f1, unfit=no_labels)
+    def ends(statistics_nx3: np.ndarray) -> Ends:
+        n = len(statistics_nx3)
+        return np.tile([0.0, 1.0, 1.0], (n, 1)), np.tile([1.0, 0.0, 0.0], (n, 1))
+
+    return Metric(
+        "micro_f1",
+        "higher",
+        _signature(known),
+        statistics,
+        _f1,
+        unfit=no_labels,
+        bounds=SHARE,
+        ends=ends,
+    )
 
 
 def macro_f1(expected: Texts) -> Metric:
@@ -50,7 +63,24 @@ def macro_f1(expected: Texts) -> Metric:
                 counts[row, 1, ours] = 1
         return counts.reshape(len(expected), -1)
 
-    return Metric("macro_f1", "higher", _signature(index), statistics, _macro, unfit=no_labels)
+    def ends(statistics_nxk: np.ndarray) -> Ends:
+        hits_nxL, _, misses_nxL = np.moveaxis(statistics_nxk.reshape(-1, 3, len(index)), 1, 0)
+        expected_nxL = hits_nxL + misses_nxL
+        none_nxL = np.zeros_like(expected_nxL)
+        alarms_nxL = (1 - expected_nxL) / max(len(index) - 1, 1)  # each other label as often
+        wrong = np.concatenate([none_nxL, alarms_nxL, expected_nxL], axis=1)
+        return wrong, np.concatenate([expected_nxL, none_nxL, none_nxL], axis=1)
+
+    return Metric(
+        "macro_f1",
+        "higher",
+        _signature(index),
+        statistics,
+        _macro,
+        unfit=no_labels,
+        bounds=SHARE,
+        ends=ends,
+    )
 
 
 def no_labels(expected: Texts) -> Unfit | None:
@@ -58,12 +88,17 @@ def no_labels(expected: Texts) -> Unfit | None:
     seen: set[str] = set()
     for index, text in enumerate(expected):
         seen.add(canonical(text))
-        if len(seen) > max(_FEW, min(_MOST, len(expected) // 2)):
+        if too_many(len(seen), len(expected)):
             return index, (
                 f"the expected answer {text[:60]!r} is the {len(seen)}th different one of "
                 f"{len(expected)} rows: these are no labels. Use exact_match or token_f1."
             )
     return None
+
+
+def too_many(labels: int, rows: int) -> bool:
+    """Whether so many different answers in so many rows are not labels."""
+    return labels > max(_FEW, min(_MOST, rows // 2))
 
 
 def _signature(labels: set[str] | dict[str, int]) -> str:

@@ -5,11 +5,12 @@ negative log-likelihoods in nats and the number of trained tokens. So every toke
 whatever row it is in.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from sft.eval.metrics.metric import Metric, ratio
+from sft.eval.metrics.metric import SHARE, Metric, ends_of_ratio, ratio
 
 
 def columns(total: Sequence[float], tokens: Sequence[float]) -> np.ndarray:
@@ -21,6 +22,32 @@ def _exp(sums: np.ndarray) -> np.ndarray:
     return np.exp(np.minimum(ratio(sums), 700.0))  # exp(710) is not finite
 
 
-loss = Metric("loss", "lower", "nats per trained token", columns, ratio)
-perplexity = Metric("perplexity", "lower", "exp(loss)", columns, _exp)
-token_accuracy = Metric("token_accuracy", "higher", "per trained token", columns, ratio)
+_AT_LEAST_0 = (0.0, math.inf)
+
+loss = Metric(
+    "loss",
+    "lower",
+    "nats per trained token",
+    columns,
+    ratio,
+    bounds=_AT_LEAST_0,
+    ends=ends_of_ratio(_AT_LEAST_0),
+)
+perplexity = Metric(
+    "perplexity",
+    "lower",
+    "exp(loss)",
+    columns,
+    _exp,
+    bounds=(1.0, math.inf),
+    ends=ends_of_ratio(_AT_LEAST_0),
+)
+token_accuracy = Metric(
+    "token_accuracy",
+    "higher",
+    "per trained token",
+    columns,
+    ratio,
+    bounds=SHARE,
+    ends=ends_of_ratio(SHARE),
+)

@@ -4,12 +4,8 @@ import re
 import unicodedata
 
 from sft.eval.metrics import numbers
+from sft.eval.metrics.folding import normalised
 from sft.eval.metrics.metric import Metric, Texts, Unfit, first_unfit, mean
-
-# Between digits, before a number (-5, .5), or after one (%): without it the number is another.
-_OF_A_NUMBER = re.compile(
-    r"(?<=\d)[^\w\s](?=\d)|(?<![A-Za-z0-9)])[-.](?=\.?\d)|(?:(?<=\d)|(?<=\d\s))[%‰]"
-)
 
 
 def canonical(text: str) -> str:
@@ -17,27 +13,14 @@ def canonical(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def first_line(text: str) -> str:
+    """The first line that is not blank, without white space around it."""
+    return (text.strip().splitlines() or [""])[0].strip()
+
+
 def is_exact(predicted: str, expected: str) -> bool:
     """Equal after NFC and without surrounding white space."""
     return canonical(predicted) == canonical(expected)
-
-
-def normalised(text: str) -> str:
-    """Without what a reader overlooks: case, width, white space and punctuation.
-
-    NFKC and case folding (as in Unicode's toNFKC_Casefold), punctuation (general category P) left
-    out, runs of white space one space. Punctuation of a number stays, since 3.14 is not 314, -5 is
-    not 5, 5 % is not 5, and 1/2/2024 is not 12/2/024. A text of nothing but punctuation stays.
-    """
-    text = unicodedata.normalize("NFKC", text)
-    text = unicodedata.normalize("NFKC", text.casefold()).replace("−", "-")
-    kept = {match.start() for match in _OF_A_NUMBER.finditer(text)}
-    bare = "".join(
-        char
-        for index, char in enumerate(text)
-        if index in kept or not unicodedata.category(char).startswith("P")
-    )
-    return " ".join(bare.split()) or " ".join(text.split())
 
 
 def exact_match() -> Metric:
@@ -77,18 +60,39 @@ def regex_match(pattern: str) -> Metric:
     return mean("regex_match", score, signature=pattern, unfit=lambda e: first_unfit(e, why))
 
 
-def numeric_match(tolerance: float) -> Metric:
-    """The last number of both answers, see ``sft.eval.metrics.numbers``."""
+def numeric_match(tolerance: float, decimal_sign: str = numbers.POINT) -> Metric:
+    """The last number of both answers, as ``sft.eval.metrics.numbers.last`` reads it.
+
+    Args:
+      tolerance: allowed difference, as a share of the expected number.
+      decimal_sign: what 1,234 and 1.234 are, see ``sft.eval.metrics.numbers``.
+    """
+
+    def read(text: str) -> numbers.Number | None:
+        return numbers.last(text, decimal_sign)
 
     def score(predicted: str, expected: str) -> bool:
-        return numbers.close(numbers.last(predicted), numbers.last(expected), tolerance)
+        return numbers.close(read(predicted), read(expected), tolerance)
 
     def why(text: str) -> str | None:
-        if numbers.last(text) is not None:
+        if read(text) is not None:
             return None
+        if numbers.last(text) is not None:
+            return (
+                f"the number in the expected answer {text[:60]!r} has one separator, and the "
+                "other answers have decimal points and decimal commas: it may be thousands or "
+                "not. Set config.eval.language=en if , groups thousands, or write the numbers in "
+                "one way."
+            )
+        if any(char.isdecimal() for char in text):
+            return (
+                f"the expected answer {text[:60]!r} does not end in one number that can be read "
+                "(see sft/eval/metrics/numbers.py). Write it in digits alone, or use exact_match."
+            )
         return f"no number in the expected answer {text[:60]!r}. Use exact_match or token_f1."
 
     def unfit(expected: Texts) -> Unfit | None:
         return first_unfit(expected, why)
 
-    return mean("numeric_match", score, signature=f"tolerance:{tolerance:g}", unfit=unfit)
+    signature = f"tolerance:{tolerance:g}|decimal:{decimal_sign}"
+    return mean("numeric_match", score, signature=signature, unfit=unfit)

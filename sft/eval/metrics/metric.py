@@ -1,6 +1,7 @@
 """What a metric is: sufficient statistics of each row, and the value of their sum."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,10 @@ import numpy as np
 
 Unfit = tuple[int, str]  # index of a row, and why the metric can say nothing about it
 Texts = Sequence[str]
+SHARE = (0.0, 1.0)
+ANY = (-math.inf, math.inf)
+
+Ends = tuple[np.ndarray | None, np.ndarray | None]
 
 
 def fits(expected: Texts) -> Unfit | None:
@@ -34,6 +39,9 @@ class Metric:
       is_mean: statistics are (score, 1) and the value is the mean score. If all scores are 0 or 1,
         intervals and tests of proportions apply (``sft.eval.stats``).
       unfit: expected answers → the first row that makes the metric meaningless, or ``None``.
+      bounds: what the value can be at least and at most.
+      ends: statistics ``[n, k]`` → those of the same rows if every answer were as low, and as high,
+        as can be; ``None`` for an end that is nowhere. For intervals where no row differs.
     """
 
     name: str
@@ -43,6 +51,8 @@ class Metric:
     value: Callable[[np.ndarray], np.ndarray]
     is_mean: bool = False
     unfit: Callable[[Texts], Unfit | None] = fits
+    bounds: tuple[float, float] = ANY
+    ends: Callable[[np.ndarray], Ends] = lambda statistics: (None, None)
 
 
 def mean(
@@ -51,6 +61,7 @@ def mean(
     *,
     signature: str | None = None,
     unfit: Callable[[Texts], Unfit | None] = fits,
+    bounds: tuple[float, float] = SHARE,
 ) -> Metric:
     """The mean over rows of ``score(predicted, expected)``; higher is better."""
 
@@ -58,7 +69,31 @@ def mean(
         rows = [(score(p, e), 1.0) for p, e in zip(predicted, expected, strict=True)]
         return np.array(rows, np.float64).reshape(-1, 2)
 
-    return Metric(name, "higher", signature, statistics, ratio, is_mean=True, unfit=unfit)
+    return Metric(
+        name,
+        "higher",
+        signature,
+        statistics,
+        ratio,
+        is_mean=True,
+        unfit=unfit,
+        bounds=bounds,
+        ends=ends_of_ratio(bounds),
+    )
+
+
+def ends_of_ratio(bounds: tuple[float, float]) -> Callable[[np.ndarray], Ends]:
+    """``Metric.ends`` of a ratio whose rows lie between ``bounds`` too."""
+
+    def ends(statistics_nx2: np.ndarray) -> Ends:
+        weight_n = statistics_nx2[:, 1]
+        low, high = (
+            np.stack([bound * weight_n, weight_n], axis=1) if math.isfinite(bound) else None
+            for bound in bounds
+        )
+        return low, high
+
+    return ends
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sft.config import nearest
 from sft.errors import UserError
-from sft.eval.metrics.metric import Metric, Texts, Unfit, mean
+from sft.eval.metrics.metric import ANY, Metric, Texts, Unfit, mean
 
 WANTED = (
     "expected a function (predicted, expected) that returns a number, or a sft.eval.metrics.Metric"
@@ -86,7 +86,7 @@ def _as_metric(entry: str, path: str, name: str, found: Any) -> Metric:
         except (TypeError, ValueError):
             return math.nan  # refused with its row, below
 
-    return mean(name, score)
+    return mean(name, score, bounds=ANY)  # what it can be, nobody has said
 
 
 def _checked(entry: str, made: Any, predicted: Texts, expected: Texts) -> np.ndarray:

@@ -45,8 +45,9 @@ class Comparison:
     Attributes:
       changes: of each kind that has cases in both.
       failing: one row for each case that ``after`` fails, the broken ones first: ``id``, ``kind``,
-        ``state`` (``broken``, ``still failing`` or ``new``), ``prompt``, ``answer``, ``before``
-        (the other arm's answer, or ``None``), ``why``, ``source``, ``note``.
+        ``state`` (``broken``, ``still failing`` or ``new``), ``prompt``, ``answer``, ``cut`` (at
+        the cap; ``None``: not known), ``before`` (the other arm's answer, or ``None``), ``why``,
+        ``source``, ``note``.
       fixed: the like rows of cases that ``after`` alone passes.
       unpaired: ids in ``after`` that the other arm was not asked as they are now.
     """
@@ -144,6 +145,7 @@ def _line(row: Result, before: Result | None, state: str) -> dict[str, Any]:
         "state": state,
         "prompt": row["turns"][-1]["text"],
         "answer": row["answer"],
+        "cut": row.get("cut"),
         "before": before and before["answer"],
         "why": "; ".join(f"{fault['check']}: {fault['why']}" for fault in row["failed"]),
         "source": row["source"],

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from sft import hosts, inputs, sets
 from sft import workdir as workdirs
+from sft.config_effects import counted
 from sft.data.tokenizer import Tokenizer
 from sft.eval import arms, harness
 from sft.eval.results import decisive
@@ -20,7 +21,8 @@ from sft.model import specs
 from sft.model.specs import Spec
 
 # What decides an answer. Other settings of the evaluation do not, and are no reason to ask again.
-_GENERATION = ("batch_size", "max_new_tokens", "temperature", "top_k", "top_p")
+_GENERATION = ("max_new_tokens", "temperature", "top_k", "top_p", "stop")
+Said = tuple[str, bool | None]  # an answer, and whether it was cut
 
 
 def main(
@@ -68,7 +70,8 @@ def _evaluate(
         said, seconds = stored[suite.name] or _asked(model, config, suite)
         if not hosts.is_first():
             continue
-        rows = score.rows(suite, said, judge)
+        rows = score.rows(suite, [text for text, _ in said], judge, [cut for _, cut in said])
+        cap = score.capped(config, suite).eval.max_new_tokens
         result = {
             "arm": arm,
             "suite": suite.name,
@@ -76,6 +79,7 @@ def _evaluate(
             "description": suite.description,
             "checkpoint": "base" if step is None else f"checkpoints/{step}",
             **score.summary(rows),
+            "max_new_tokens": cap,
             "seconds": seconds,
             "cases": rows,
             "fingerprint": wanted[suite.name],
@@ -92,11 +96,12 @@ def _evaluate(
 
 def _asked(
     model: harness.Model | None, config: ConfigDict, suite: Suite
-) -> tuple[list[str], float]:
+) -> tuple[list[Said], float]:
     """The model's answers, and the seconds they took."""
     assert model is not None
     begun = time.perf_counter()
-    return score.answers(model, config, suite), time.perf_counter() - begun
+    said: list[Said] = [(one.text, one.cut) for one in score.answers(model, config, suite)]
+    return said, time.perf_counter() - begun
 
 
 def _fingerprint(
@@ -105,7 +110,7 @@ def _fingerprint(
     """Of everything that could change an answer, the prompts as they are sent among it."""
     kept = [
         (key, value)
-        for key, value in decisive(score.capped(config, suite)).items()
+        for key, value in counted(decisive(score.capped(config, suite))).items()
         if not key.startswith("eval.") or key.removeprefix("eval.") in _GENERATION
     ]
     digest = hashlib.sha256(json.dumps([kept, arm, step]).encode())
@@ -114,9 +119,11 @@ def _fingerprint(
     return digest.hexdigest()[:12]
 
 
-def _stored(path: Path, arm: str, suite: Suite, fingerprint: str) -> tuple[list[str], float] | None:
+def _stored(
+    path: Path, arm: str, suite: Suite, fingerprint: str
+) -> tuple[list[Said], float] | None:
     """The answers of an earlier call and the seconds they took, if they are what is wanted."""
     result = compare.load(path, arm, suite.name)
     if result is None or result["fingerprint"] != fingerprint:
         return None
-    return [row["answer"] for row in result["cases"]], result["seconds"]
+    return [(row["answer"], row.get("cut")) for row in result["cases"]], result["seconds"]

@@ -7,6 +7,8 @@ from typing import Any
 
 from sft.errors import UserError
 
+_MOST = 1_000_000  # values of a suite
+
 
 @dataclasses.dataclass(frozen=True)
 class Node:
@@ -53,12 +55,6 @@ def text(node: Node, key: str) -> str:
         raise UserError(f"{node.where}: {key}: expected text, found {named(node)}.{hint}")
     if not node.value.strip():
         raise UserError(f"{node.where}: {key}: no text. Fill it in, or remove the key.")
-    try:
-        node.value.encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"{node.where}: {key}: half of a surrogate pair, which is no text."
-        ) from None
     return node.value
 
 
@@ -90,7 +86,9 @@ def read(path: str) -> Node:
         raise UserError(f"{path}: a suite ends in .yaml, .yml or .jsonl, not in {ending!r}.")
     text = _text(path)
     try:
-        return _jsonl(text, path) if ending == ".jsonl" else _yaml(text, path)
+        root = _jsonl(text, path) if ending == ".jsonl" else _yaml(text, path)
+        _check(root, "", {})
+        return root
     except RecursionError:
         raise UserError(f"{path}: lists or mappings nested too deeply.") from None
 
@@ -117,6 +115,8 @@ def _jsonl(text: str, path: str) -> Node:
             rows.append(_lined(json.loads(line, object_pairs_hook=_Pairs), where))
         except json.JSONDecodeError as error:
             raise UserError(f"{where}: not JSON (column {error.colno}: {error.msg}).") from None
+        except ValueError:  # of thousands of digits
+            raise UserError(f"{where}: a number that is too long. Put it in quotes.") from None
     settings: dict[str, Node] = {}
     if rows and isinstance(rows[0].value, dict) and list(rows[0].value) == ["suite"]:
         own = rows.pop(0).value["suite"]
@@ -190,11 +190,44 @@ def _from_yaml(node: Any, path: str, loader: Any, known: dict[int, Node | None])
     else:
         try:
             value = loader.construct_object(node)
-        except ValueError:  # a date that is none, as 2021-02-31
-            raise UserError(f"{where}: {node.value!r}: put it in quotes to make it text.") from None
+        except yaml.YAMLError:
+            raise
+        except Exception:  # PyYAML's, of any kind: 2021-02-31, or a tag that does not fit
+            is_tagged = loader.resolve(yaml.ScalarNode, node.value, (True, False)) != node.tag
+            tag = f", and leave out the tag !!{node.tag.rpartition(':')[2]}" if is_tagged else ""
+            raise UserError(
+                f"{where}: {node.value[:60]!r}: put it in quotes to make it text{tag}."
+            ) from None
     made = Node(value, where)
     known[id(node)] = made
     return made
+
+
+def _check(node: Node, key: str, sizes: dict[int, int]) -> int:
+    """Refuses text that no file can hold, and aliases that stand for more than anybody wrote.
+
+    Returns:
+      The number of values, each as often as it is stood for.
+    """
+    if id(node) in sizes:
+        return sizes[id(node)]
+    count, value = 1, node.value
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check(Node(name, inner.where), name[:60].encode(errors="replace").decode(), {})
+            count += _check(inner, name, sizes)
+    elif isinstance(value, list):
+        count += sum(_check(inner, key, sizes) for inner in value)
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            place = f"{node.where}: {key}" if key else node.where
+            raise UserError(f"{place}: half of a surrogate pair, which is no text.") from None
+    if count > _MOST:
+        raise UserError(f"{node.where}: aliases that stand for more than {_MOST:,} values.")
+    sizes[id(node)] = count
+    return count
 
 
 def _once(key: str, found: dict[str, Node], where: str) -> None:

@@ -29,7 +29,7 @@ def load(node: Node, folder: Path) -> Any:
             f"{node.where}: json_schema: {path}: {error.strerror}. A path starts at the suite's "
             "folder."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{node.where}: json_schema: {path}: not JSON ({error}).") from None
 
 

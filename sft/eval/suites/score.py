@@ -12,7 +12,7 @@ from sft.eval.suites.cases import KINDS, Case, Judge, JudgeCase, Suite
 Row = dict[str, Any]
 
 
-def answers(model: harness.Model, config: ConfigDict, suite: Suite) -> list[str]:
+def answers(model: harness.Model, config: ConfigDict, suite: Suite) -> list[harness.Answer]:
     """What the model says to each case."""
     prompts = sets.prompts(
         config, model.spec, model.tokenizer, [case.conversation for case in suite.cases]
@@ -33,7 +33,12 @@ def first_criterion(suites: Sequence[Suite]) -> Case | None:
     return next((case for case in cases if _criterion(case) is not None), None)
 
 
-def rows(suite: Suite, said: Sequence[str], judge: Judge | None = None) -> list[Row]:
+def rows(
+    suite: Suite,
+    said: Sequence[str],
+    judge: Judge | None = None,
+    cut: Sequence[bool | None] = (),
+) -> list[Row]:
     """One row for each case, in order.
 
     ``passed`` is ``None`` where the judge gave no verdict. The judge is asked only about answers
@@ -41,8 +46,10 @@ def rows(suite: Suite, said: Sequence[str], judge: Judge | None = None) -> list[
 
     Args:
       said: the answers.
+      cut: whether each ended at the cap; none, or ``None``: not known.
     """
-    found = [_row(case, answer) for case, answer in zip(suite.cases, said, strict=True)]
+    cut = cut or [None] * len(said)
+    found = [_row(*one) for one in zip(suite.cases, said, cut, strict=True)]
     asked = [
         (row, JudgeCase(case.id, case.system, case.turns, row["answer"], criterion))
         for case, row in zip(suite.cases, found, strict=True)
@@ -60,9 +67,11 @@ def rows(suite: Suite, said: Sequence[str], judge: Judge | None = None) -> list[
 
 
 def summary(found: Sequence[Row]) -> dict[str, Any]:
-    """Pass rates of all cases and of each kind, with 95 % Wilson intervals."""
+    """Pass rates of all cases and of each kind, with 95 % Wilson intervals; cases that were cut."""
     kinds = {kind: [row for row in found if row["kind"] == kind] for kind in KINDS}
-    return _rate(found) | {"kinds": {kind: _rate(part) for kind, part in kinds.items() if part}}
+    cut = {"cut": sum(bool(row["cut"]) for row in found)}
+    rates = {kind: _rate(part) for kind, part in kinds.items() if part}
+    return _rate(found) | cut | {"kinds": rates}
 
 
 def _rate(found: Sequence[Row]) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def _rate(found: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _row(case: Case, answer: str) -> Row:
+def _row(case: Case, answer: str, cut: bool | None) -> Row:
     faults = [(check.name, check.fault(answer)) for check in case.checks if check.fault]
     failed = [{"check": name, "why": why} for name, why in faults if why is not None]
     return {
@@ -89,6 +98,7 @@ def _row(case: Case, answer: str) -> Row:
         "expect": {check.name: check.wanted for check in case.checks},
         "note": case.note,
         "answer": answer,
+        "cut": cut,
         "passed": not failed,
         "failed": failed,
         "key": case.key,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sft import display
 from sft.eval.suites import compare
 from sft.eval.suites.cases import KINDS
 
@@ -31,18 +32,23 @@ def render(result: compare.Result, base: compare.Result | None, path: Path) -> s
 
 
 def _rates(result: compare.Result) -> list[str]:
-    lines = [f"  {'':<10}{'cases':>6}{'passed':>8}  {'rate':>5}  95 % interval"]
+    lines = [f"  {'':<10}{'cases':>6}{'passed':>8}  {'rate':>7}  95 % interval"]
     for kind in KINDS:
         if kind in result["kinds"]:
             lines.append(f"  {kind:<10}{_rate(result['kinds'][kind])}")
-    return [*lines, f"  {'all':<10}{_rate(result)}"]
+    lines.append(f"  {'all':<10}{_rate(result)}")
+    if any(row.get("cut") is None for row in result["cases"]):
+        return [*lines, "  how many answers were cut is not known: they are of an older version"]
+    share, cap = result["cut"] / result["count"], result["max_new_tokens"]
+    said = f"{display.share(share)} of the answers ({result['cut']}/{result['count']})"
+    return [*lines, f"  cut at {cap} tokens: {said}"]
 
 
 def _rate(part: dict[str, Any]) -> str:
     text = f"{part['count']:>6}{part['passed']:>8}"
     if part["interval"]:
-        low, high = part["interval"]
-        text += f"  {part['pass_rate']:>5.3f}  {low:.3f} to {high:.3f}"
+        interval = display.interval(*part["interval"], "pass_rate")
+        text += f"  {display.share(part['pass_rate']):>7}  {interval}"
     return text + (f"  ({part['undecided']} without a verdict)" if part["undecided"] else "")
 
 
@@ -50,9 +56,10 @@ def _changes(found: compare.Comparison) -> list[str]:
     lines = [f"{found.arms[0]} to {found.arms[1]}, the same cases"]
     for change in found.changes:
         lines.append(
-            f"  {change.kind:<10}{change.before / change.count:.3f} to "
-            f"{change.after / change.count:.3f}: {change.difference:+.3f} "
-            f"({change.low:+.3f} to {change.high:+.3f}), McNemar's exact p = {change.p:.2g}; "
+            f"  {change.kind:<10}{display.share(change.before / change.count)} to "
+            f"{display.share(change.after / change.count)}: {display.points(change.difference)} "
+            f"points ({display.points(change.low)} to {display.points(change.high)}), McNemar's "
+            f"exact {display.p_value(change.p)}; "
             f"{len(change.fixed)} fixed, {len(change.broken)} broken"
         )
     if found.unpaired:
@@ -70,14 +77,15 @@ def _failing(failing: tuple[dict[str, Any], ...], path: Path) -> list[str]:
     for row in failing[:SHOWN]:
         state = f", {row['state']}" if row["state"] else ""
         lines.append(f"  {row['id']} ({row['kind']}{state})")
-        lines.append(f"    {_cut(row['prompt'])} -> {_cut(row['answer'])}")
+        cut = " (cut)" if row["cut"] else ""
+        lines.append(f"    {_quoted(row['prompt'])} -> {_quoted(row['answer'])}{cut}")
         lines.append(f"    {_shorter(row['why'])}")
     if len(failing) > SHOWN:
         lines.append(f"  … and {len(failing) - SHOWN} more: {path}")
     return lines
 
 
-def _cut(text: str) -> str:
+def _quoted(text: str) -> str:
     """In quotes, on one line."""
     return json.dumps(_shorter(text), ensure_ascii=False)
 

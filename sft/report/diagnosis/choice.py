@@ -2,13 +2,14 @@
 
 import math
 
+from sft import display
 from sft.report import scores
 from sft.report.diagnosis import curves, history
 from sft.report.diagnosis.history import Epoch, Finding
 from sft.report.load import Run
 from sft.train import selection
 
-_ABOUT = (*selection.NOT_METRICS, "step", "epoch", "seconds")  # of a row, not metrics
+_ABOUT = (*selection.NOT_METRICS, "step", "epoch", "seconds", "cut")  # of a row, no metrics
 
 
 def small_validation(run: Run) -> Finding | None:
@@ -56,8 +57,9 @@ def disagreement(run: Run) -> Finding | None:
         gain = sign * (row[metric] - there)
         if best is not by_loss and gain > curves.NOISE * _error(run, metric, there, by_loss):
             found.append(
-                f"{metric.replace('_', ' ')} is best at {history.name(best)} ({row[metric]:.4g}; "
-                f"{there:.4g} at {history.name(by_loss)})"
+                f"{display.name(metric)} is best at {history.name(best)} "
+                f"({display.score(row[metric], metric)}; {display.score(there, metric)} at "
+                f"{history.name(by_loss)})"
             )
     if not found:
         return None
