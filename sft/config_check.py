@@ -12,7 +12,16 @@ _CHOICES = {
     "model.dtype": ("bfloat16", "float32"),
     "model.attention": ("", "reference", "splash", "cudnn"),
     "model.remat": ("layer", "projections", "none", "host"),
-    "data.reading.container": ("", "jsonl", "json", "csv", "tsv", "parquet", "arrayrecord"),
+    "data.reading.container": (
+        "",
+        "jsonl",
+        "json",
+        "csv",
+        "tsv",
+        "parquet",
+        "arrow",
+        "arrayrecord",
+    ),
     "data.split.stratify": ("", "category", "origin"),
     "data.chat": ("", "gemma2", "gemma3", "gemma4", "gemma4_large"),
     "data.dedup.engine": ("suffix_array", "hash", "beam"),
@@ -60,7 +69,7 @@ METRICS = (
 ).split()
 _TAKEN = (*METRICS, "loss", "perplexity", "token_accuracy")  # names of results
 _FEWEST = 100  # resamples: below, the ends of an interval are those of a few draws
-_REPAIRS = ("leading_model", "trailing_user")
+_REPAIRS = ("leading_model", "trailing_user", "drop_thoughts")
 
 
 def validate(config: ConfigDict) -> None:

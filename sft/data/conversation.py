@@ -7,10 +7,11 @@ import string
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from sft.data.characters import is_blank, surrogate
 from sft.errors import UserError
 
-CONTAINERS = ("jsonl", "json", "csv", "tsv", "parquet", "arrayrecord")
-REPAIRS = ("leading_model", "trailing_user")
+CONTAINERS = ("jsonl", "json", "csv", "tsv", "parquet", "arrow", "arrayrecord")
+REPAIRS = ("leading_model", "trailing_user", "drop_thoughts")
 ROLES = ("user", "model")
 
 
@@ -65,6 +66,9 @@ class Conversation:
 class Reading:
     """How rows become conversations: ``config.data.reading``, where each field is explained.
 
+    Attributes:
+      setting: the group of settings that messages name; ``config.data.sources.NAME`` in a source.
+
     Raises:
       UserError: a container, repair, regular expression or template that cannot be used.
     """
@@ -73,6 +77,7 @@ class Reading:
     prompt: str = "input_text"
     response: str = "output_text"
     system: str = ""
+    history: str = ""
     group: str = ""
     group_regex: str = ""
     category: str = ""
@@ -80,6 +85,7 @@ class Reading:
     template: str = ""
     repair: str = ""
     weight: float = 1.0
+    setting: str = "config.data.reading"
 
     def __post_init__(self) -> None:
         if self.container and self.container not in CONTAINERS:
@@ -105,14 +111,25 @@ class Reading:
             self._refuse("template", f"{error}. Write {{{{ and }}}} for braces")
         if self.template and not any(name for _, name in parts):
             self._refuse("template", "no {prompt} in it: every row would get the same prompt")
+        for field in ("instruction", "template"):
+            text = getattr(self, field)
+            if text and is_blank(text):
+                self._refuse(field, "no visible text in it")
+            if place := surrogate(text):
+                self._refuse(field, f"character {place} is half of a surrogate pair")
 
-    @property
+    @functools.cached_property
+    def fields(self) -> tuple[str, ...]:
+        """Names in the template: columns, and ``prompt``."""
+        return tuple(name for _, name in template_parts(self.template) if name)
+
+    @functools.cached_property
     def repairs(self) -> tuple[str, ...]:
         """Names in ``repair``."""
         return tuple(name.strip() for name in self.repair.split(",") if name.strip())
 
     def _refuse(self, field: str, problem: str) -> None:
-        raise UserError(f"config.data reading.{field} = {getattr(self, field)!r}: {problem}.")
+        raise UserError(f"{self.setting}.{field} = {getattr(self, field)!r}: {problem}.")
 
 
 @functools.lru_cache

@@ -45,7 +45,9 @@ def count(
 
     Returns:
       ``files``; ``rows`` used; ``rejected``: reason → rows, ``rejected_examples``: the first 20
-      as ``file:line: reason``; ``repaired``, ``unread`` columns; ``origins``; ``tokens``,
+      as ``file:line: reason``; ``repaired``, ``unread`` columns; ``remarks``: what reading found,
+      with ``severity``, ``text``, ``remedy``, ``unit``, ``count`` and ``first`` places;
+      ``origins``; ``tokens``,
       ``trained_tokens``, ``mean_tokens``, ``max_tokens``; ``untrained``: rows without a trained
       token; ``lengths``: percentiles and histograms of tokens in ``prompt``, ``response`` and
       ``row`` and of ``exchanges`` (turns of the user) a conversation; ``fit``.
@@ -70,6 +72,10 @@ def _count(one: Set) -> tuple[dict[str, Any], tokens.RowCounts]:
         "rejected_examples": [f"{where}: {why}" for where, why in rejected[:SHOWN_REJECTS]],
         "repaired": {str(kind): int(rows) for kind, rows in one.records.repaired.items()},
         "unread": {str(column): int(rows) for column, rows in one.records.unread.items()},
+        "remarks": [
+            remark._asdict() | dataclasses.asdict(places)
+            for remark, places in one.records.remarks.items()
+        ],
         "origins": _origins(one, counts),
         "tokens": int(counts.row.sum()),
         "trained_tokens": int(counts.trained.sum()),
