@@ -102,6 +102,21 @@ def test_what_is_neither_yes_nor_no_is_refused_by_name(form, name):
 
 
 @formats
+def test_names_that_only_speak_of_training(form):
+    for name in ("is_training_turn", "trainThis", "keep_in_loss", "loss-enabled", "not_trained_on"):
+        for value in (True, False, 0, 1.0, "false"):
+            text = reason(form({name: value}))
+            assert text.startswith("unclear flag: ") and f".{name} is " in text
+        for value in (None, "wiki", 1.73, [], ""):
+            if form is gemini and value not in (None,):
+                continue  # which knows no other keys
+            assert trained(form({name: value})) == ([True, True], [])
+    for name in ("constrained", "lossless", "trainer", "gloss", "maskot"):
+        if form is not gemini:
+            assert trained(form({name: True})) == ([True, True], [])
+
+
+@formats
 def test_flags_that_contradict_each_other_are_refused_with_both_names(form):
     text = reason(form({"train": False, "weight": 1}))
     assert text.startswith("conflicting flags: ")

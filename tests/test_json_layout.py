@@ -110,6 +110,8 @@ WRAPPED = [
     ({"train": ROWS, "test": ROWS[:1]}, "train"),
     ({"meta": [{"x": 1}], "rows": ROWS}, "rows"),
     ({"the rows": ROWS}, "the rows"),
+    ({"data": {"page": 1, "rows": ROWS}}, "data.rows"),
+    ({"a": {"b": {"c": ROWS}}, "d": [{"x": 1}]}, "a.b.c"),
 ]
 
 
@@ -160,10 +162,31 @@ def test_carriage_returns_alone(tmp_path):
     assert answers(put(path, LINES.replace("\n", "\r\n"))) == RIGHT
 
 
-def test_an_object_too_long_for_a_look_is_no_bug(tmp_path, monkeypatch):
+COLUMNS = [
+    {"input_text": {"0": "q", "1": "r"}, "output_text": {"0": "a", "1": "b"}},
+    {"input_text": ["q", "r"], "output_text": ["a", "b"]},
+    {"columns": ["input_text", "output_text"], "index": [0], "data": [["q", "a"]]},
+    {"0": {"input_text": "q", "output_text": "a"}, "1": {"input_text": "r", "output_text": "b"}},
+]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("value", COLUMNS, ids=["columns", "lists", "split", "index"])
+def test_a_table_by_columns_is_called_one(tmp_path, name, indent, value):
+    path = put(tmp_path / name, json.dumps(value, indent=indent))
+    assert refused(path).startswith(": holds one JSON object of columns, expected a list of rows")
+    assert "orient='records', lines=True" in refused(path)
+
+
+def test_an_object_too_long_for_a_look(tmp_path, monkeypatch):
     monkeypatch.setattr(json_rows, "MAX_LINE", 100)
     monkeypatch.setattr(json_rows, "_CHUNK", 16)
     path = put(tmp_path / "a.jsonl", json.dumps({"x": "y" * 500}, indent=1))
-    assert refused(path).startswith(":1: invalid JSON: ")
+    assert refused(path).startswith(": holds one JSON object (no keys), expected a list of rows")
+    for name in ("a.json", "a.jsonl"):
+        path = put(tmp_path / name, json.dumps({"v": 1, "the rows": ROWS * 50}, indent=1))
+        text = refused(path)
+        assert "('the rows')" in text and " 'the rows' < " in text
     path = put(tmp_path / "a.jsonl", json.dumps(ROWS * 50, indent=1))
     assert "a list and not one row a line" in refused(path)

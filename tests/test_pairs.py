@@ -146,6 +146,18 @@ def test_preferences_are_refused_with_a_way_that_works():
     assert said({"messages": [ASK, TELL], "rejected": [ASK, TELL]})[0] == [QUESTION, ANSWER]
 
 
+def test_preferences_after_a_dialogue():
+    for name, ask, tell in (
+        ("messages", ASK, TELL),
+        ("conversations", {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}),
+    ):
+        given = {name: [ask], "chosen": tell, "rejected": tell}
+        expected = f"preference: 'chosen' and 'rejected' beside '{name}' are not trained: add the"
+        assert reason(given).startswith(expected)
+        assert said(given | {name: [ask, tell]})[0] == [QUESTION, ANSWER]
+        assert said(given, answers=False)[0] == [QUESTION]
+
+
 NUMBERS = [
     (1, "1"),
     (0, "0"),

@@ -9,6 +9,7 @@ from sft.data.schemas import parse
 
 KEYS = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts", "thinking_blocks"]
 KEYS += ["reasoningContent", "thoughtSignature", "reasoning_details", "chain_of_thought"]
+KEYS += ["thinking_process", "cot", "reasoning-trace"]
 SOME = ["First I recall it.", [{"text": "hm"}], {"text": "hm"}, 1]
 NONE = [None, "", " \n", [], {}, math.nan, False, "null"]
 DROPS = Reading(repair="drop_thoughts")
@@ -109,6 +110,14 @@ def test_a_turn_that_is_all_thought_is_not_an_answer(reading):
         text = reason(form({"thought": True}), reading)
         assert text.endswith(".thought is true: all of it is a thought. Remove it")
     assert texts(openai({"thinking": True}), reading) == (["a", "b"], set())  # a switch
+
+
+@pytest.mark.parametrize(
+    "key", ["reasoning_effort", "thinkingBudget", "reasoning_tokens", "scottish"]
+)
+def test_how_a_model_is_to_think_is_no_thought(key):
+    for form in (openai, sharegpt):
+        assert texts(form({key: "high"})) == (["a", "b"], set())
 
 
 def test_thoughts_of_the_user_and_in_text():

@@ -15,6 +15,11 @@ REPAIRS = ("leading_model", "trailing_user", "drop_thoughts")
 ROLES = ("user", "model")
 
 
+SAVE_UTF8 = (
+    "Save the file as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW, if Windows or Excel wrote it"
+)
+
+
 class Reject(Exception):
     """Why a row cannot be used: ``kind`` is counted, ``kind: detail`` is the reason shown."""
 

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,7 @@ _NON_TEXT = {  # keys that carry more than text, in lower case without underscor
     *("functioncall", "toolcalls", "toolcallid", "tools", "functions", "functiondeclarations"),
     *("image", "images", "imageurl", "audio", "audios", "video", "videos"),
 }
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _NOTHING = frozenset({"", "[]", "{}", "null", "none", "nan", "[null]", "[{}]"})  # as text
 
 
@@ -171,6 +173,12 @@ def has_non_text(key: str) -> bool:
 def plain(key: str) -> str:
     """A key in lower case without separators: 'lossMask' and 'loss_mask' are one."""
     return key.replace("_", "").replace("-", "").lower()
+
+
+@functools.lru_cache(maxsize=4096)
+def words(key: str) -> frozenset[str]:
+    """The words of a key in lower case: 'lossMask' and 'loss_mask' have two."""
+    return frozenset(word.lower() for word in _WORD.findall(key))
 
 
 def type_name(value: Any) -> str:

@@ -130,7 +130,8 @@ def _json(path: str, wanted: Wanted) -> Rows:
 
 def _is_row(value: Any, wanted: Wanted) -> bool:
     """Whether a first line is a row beyond doubt."""
-    return isinstance(value, dict) and any(map(wanted.names, value))
+    is_named = isinstance(value, dict) and any(map(wanted.names, value))
+    return is_named and not json_layout.is_columns(value)
 
 
 def _csv(path: str, wanted: Wanted) -> Rows:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sft.data.conversation import Reject
-from sft.data.fields import is_missing, plain, printable, type_name, written
+from sft.data.fields import is_missing, plain, printable, type_name, words, written
 from sft.data.remarks import Notes, Remark
 
 
@@ -35,7 +35,8 @@ _SKIP = {
     *("nottrained", "untrained", "skiptrain", "skiptraining", "excludefromtraining"),
     *("noloss", "skiploss", "ignoreloss", "excludefromloss", "ignoreinloss"),
 }
-_UNCLEAR = {"mask", "turnmask", "messagemask", "assistantmask", "trainingflag"}
+_UNCLEAR = {"mask", "turnmask", "messagemask", "assistantmask"}
+_ABOUT = {"train", "training", "trained", "trainable", "untrained", "loss", "losses"}  # words
 _WEIGHTS = {  # of a row: numbers of their own, and no flags
     *("weight", "weights", "lossweight", "rowweight", "sampleweight", "exampleweight"),
     *("instanceweight", "trainweight", "trainingweight"),
@@ -63,8 +64,8 @@ def is_of_row(key: str) -> bool:
 
 
 def is_flag(key: str) -> bool:
-    """Whether a key of a turn or a part may say whether it is trained."""
-    return bool(_sense(key))
+    """Whether a key of a turn or a part says whether it is trained."""
+    return _sense(key) not in ("", "about")
 
 
 def read(item: dict, where: str, known: Iterable[str] = ()) -> Flag | None:
@@ -79,20 +80,22 @@ def read(item: dict, where: str, known: Iterable[str] = ()) -> Flag | None:
     """
     found = None
     for key in item:
-        sense = _sense(key)
-        if not sense or key in known:
-            continue
-        said = _said(item[key])
-        if (said is None and not _is_empty(item[key])) or (sense == "unclear" and said is not None):
-            raise _unclear(key, item[key], where, sense)
-        if said is None:
-            continue
-        flag = Flag(key[:40], said == (sense == "train"), written(item[key], where) or "")
-        if found and flag.trains != found.trains:
+        flag = None if key in known else _flag(key, item[key], where)
+        if found and flag and flag.trains != found.trains:
             one, other = (f"{where}{each.name} is {each.value}" for each in (found, flag))
             raise Reject("conflicting flags", printable(f"{one}, but {other}"))
         found = found or flag
     return found
+
+
+def _flag(key: str, value: Any, where: str) -> Flag | None:
+    sense, said = _sense(key), _said(value)
+    if sense in ("train", "skip") and said is not None:
+        return Flag(key[:40], said == (sense == "train"), written(value, where) or "")
+    # A name that only speaks of training is a flag where its value is one.
+    if said is not None if sense == "about" else sense and not _is_empty(value):
+        raise _unclear(key, value, where, sense)
+    return None
 
 
 def merged(own: Flag | None, parts: Sequence[Flag | None], where: str) -> Flag | None:
@@ -163,7 +166,9 @@ def _sense(key: str) -> str:
     name = plain(key)
     if name in _TRAIN:
         return "train"
-    return "skip" if name in _SKIP else "unclear" if name in _UNCLEAR else ""
+    if name in _SKIP:
+        return "skip"
+    return "unclear" if name in _UNCLEAR else "about" if words(key) & _ABOUT else ""
 
 
 def _said(value: Any) -> bool | None:
@@ -193,7 +198,7 @@ def _unclear(key: str, value: Any, where: str, sense: str) -> Reject:
     if isinstance(value, Reject):
         return value
     place, found = printable(f"{where}{key[:40]}"), _shown(value)
-    if sense == "unclear":
+    if sense in ("unclear", "about"):
         detail = f"{place} is {found}, which may mean either; write 'weight': 0 or 1 instead"
         return Reject("unclear flag", detail)
     masks = "; tokens are not masked one by one" if isinstance(value, list) else ""

@@ -2,8 +2,9 @@
 
 import codecs
 import json
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sft.data import json_rows
@@ -11,9 +12,11 @@ from sft.data.opening import open_bytes
 from sft.errors import UserError
 
 _WRITE = (
-    'python -c "import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin.buffer)'
-    '[sys.argv[1]]]"'
+    'python -c "import json, sys; rows = json.load(sys.stdin.buffer); '
+    '[rows := rows[key] for key in sys.argv[1:]]; [print(json.dumps(row)) for row in rows]"'
 )
+_DEPTH = 3  # keys that may lead to a list of rows
+_LIST = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*\{')
 
 
 def layout(path: str, names: Callable[[str], bool]) -> str:
@@ -38,12 +41,35 @@ def layout(path: str, names: Callable[[str], bool]) -> str:
     if start.returns and start.rest:
         command = f"tr '\\r' '\\n' < {shlex.quote(path)} > NEW"
         raise UserError(f"{path}: lines end with CR alone, expected LF. Write it: {command}.")
+    if start.is_long:
+        raise _one_object(path, {}, _keys_of_lists(file.head))
     if start.rest:
         return "objects" if start.spans and not _is_row(start.rest) else "lines"
-    lists = [key for key, value in start.value.items() if _are_rows(value)]
+    if is_columns(start.value):
+        raise UserError(
+            f"{path}: holds one JSON object of columns, expected a list of rows or one row a line. "
+            "Save rows: pandas' to_json(…, orient='records', lines=True) does."
+        )
+    lists = list(_lists(start.value))
     if any(map(names, start.value)) or not (lists or start.spans):
         return "objects" if start.spans else "lines"
-    raise _one_object(path, start.value, lists)
+    largest = max(lists, key=lambda found: len(found[1]), default=((), []))
+    raise _one_object(path, start.value, largest[0])
+
+
+def is_columns(value: dict[str, Any]) -> bool:
+    """Whether an object is a table by columns, as pandas and datasets write one too."""
+    if value.keys() == {"columns", "index", "data"}:
+        return True
+    if len(value) < 2:
+        return False
+    first, *others = value.values()
+    if isinstance(first, dict):
+        return bool(first) and all(isinstance(v, dict) and v.keys() == first.keys() for v in others)
+    if not isinstance(first, list) or not first:
+        return False
+    alike = all(isinstance(v, list) and len(v) == len(first) for v in others)
+    return alike and not any(isinstance(item, dict) for item in first)
 
 
 def _is_row(line: str) -> bool:
@@ -53,20 +79,31 @@ def _is_row(line: str) -> bool:
         return False
 
 
-def _are_rows(value: Any) -> bool:
-    """Whether a value is a list of objects, and not of turns."""
+def _lists(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list]]:
+    """(keys that lead to it, list) of each list of objects that are not turns."""
+    if isinstance(value, dict) and len(keys) < _DEPTH:
+        for key, inner in value.items():
+            yield from _lists(inner, (*keys, key))
+        return
     first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, dict) and not first.keys() & {"role", "from"}
+    if isinstance(first, dict) and not first.keys() & {"role", "from"}:
+        yield keys, value
 
 
-def _one_object(path: str, value: dict[str, Any], lists: list[str]) -> UserError:
-    keys = ", ".join(f"{key[:40]!a}" for key in list(value)[:8]) or "no keys"
-    found = f"{path}: holds one JSON object ({keys}), expected a list of rows or one row a line"
-    if not lists:
+def _keys_of_lists(head: bytes) -> tuple[str, ...]:
+    """The first list of objects in an object too long to be looked at whole."""
+    found = _LIST.search(head)
+    return (json.loads(b'"%b"' % found[1]),) if found else ()
+
+
+def _one_object(path: str, value: dict[str, Any], keys: tuple[str, ...]) -> UserError:
+    listed = ", ".join(f"{key[:40]!a}" for key in list(value or keys)[:8]) or "no keys"
+    found = f"{path}: holds one JSON object ({listed}), expected a list of rows or one row a line"
+    if not keys:
         return UserError(
             f"{found}. Leave the file out if it has no rows; if it is a single row, name its "
             "columns in config.data.reading."
         )
-    name = max(lists, key=lambda key: len(value[key]))
-    command = f"{_WRITE} {shlex.quote(name)} < {shlex.quote(path)} > NEW.jsonl"
-    return UserError(f"{found}. If the rows are its list {name[:40]!a}, write them out: {command}")
+    command = f"{_WRITE} {shlex.join(keys)} < {shlex.quote(path)} > NEW.jsonl"
+    name = ".".join(keys)[:80]
+    return UserError(f"{found}. If the rows are its list {name!a}, write them out: {command}")

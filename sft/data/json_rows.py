@@ -106,12 +106,14 @@ class Start(NamedTuple):
       spans: whether it stands on several lines.
       returns: whether a carriage return alone follows it.
       rest: of the line on which the next value begins; ``""`` at the end of the file.
+      is_long: the value is too long to be looked at, and is an empty object here.
     """
 
     value: Any
     spans: bool
     returns: bool
     rest: str
+    is_long: bool = False
 
 
 def begin(file: Readable, path: str) -> Start | None:
@@ -122,6 +124,8 @@ def begin(file: Readable, path: str) -> Start | None:
     try:
         value = _item(window, Decoder())
     except UserError:
+        if len(window.text) - window.at > MAX_LINE and window.text[window.at] == "{":
+            return Start({}, spans=True, returns=False, rest="", is_long=True)
         return None
     if value is _CUT_OFF:
         return None

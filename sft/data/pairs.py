@@ -9,6 +9,7 @@ from sft.data.fields import holds, is_missing, type_name, visible, written
 from sft.data.remarks import Notes, Remark
 
 HISTORY = "history"  # the column's usual name
+PREFERENCE = ("chosen", "rejected")  # columns of a better and a worse answer
 _ROLES = DIALOGUES["messages"]
 _CONTEXT = Remark(
     "note",
@@ -121,7 +122,7 @@ def _column(row: dict, setting: str, reading: Reading) -> str:
 def _missing(row: dict, key: str, setting: str, reading: Reading) -> str:
     what = "prompt" if setting == "prompt" else "answer"
     where = f"{reading.setting}.{setting}"
-    if "chosen" not in row or "rejected" not in row:
+    if not row.keys() >= {*PREFERENCE}:
         return f"{key}; {there(row)}: set {where} to the column of the {what}"
     pair = "'chosen' and 'rejected' are a preference, which is not trained"
     first = next(iter(row["chosen"]), None) if isinstance(row["chosen"], list) else None

@@ -1,5 +1,6 @@
 """Names of files as the configuration lists them: globs, ``~``, endings, folders, addresses."""
 
+import itertools
 import os
 import re
 import shlex
@@ -23,7 +24,7 @@ _GLOB = re.compile(r"[*?\[]")
 _ADDRESS = re.compile(r"([A-Za-z][\w+.-]*)://(.*)", re.DOTALL)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _OTHERS = ("dataset_info.json", "dataset_dict.json", "state.json")  # beside what datasets saves
-_DEPTH, _SHOWN = 3, 3  # levels of a folder that are looked at; globs shown
+_DEPTH, _LOOKED_AT, _SHOWN = 3, 1000, 3  # levels of a folder, files of a level; globs shown
 
 
 def expand(paths: str) -> list[str]:
@@ -71,7 +72,8 @@ def folder(path: str) -> UserError:
     """The error that ``path`` is a folder, with globs of what is inside."""
     globs: dict[str, None] = {}
     for depth in range(1, _DEPTH + 1):
-        for file in sorted(map(str, epath.Path(path).glob("/".join("*" * depth)))):
+        inside = epath.Path(path).glob("/".join("*" * depth))
+        for file in sorted(map(str, itertools.islice(inside, _LOOKED_AT))):
             parent, name = file.rsplit("/", 1)
             if name not in _OTHERS and (found := _ENDING.search(name)):
                 globs[f"{parent}/*{re.sub('[0-9]{5}', '*', found[0])}"] = None

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 
 from sft.data import files, paths, schemas
-from sft.data.conversation import Conversation, Reading, Reject, Turn, role_problem
+from sft.data.conversation import SAVE_UTF8, Conversation, Reading, Reject, Turn, role_problem
 from sft.data.remarks import Remark
 from sft.errors import UserError
 
@@ -43,8 +43,7 @@ class Source:
 
 _SHOWN = 5  # places of a remark
 _REMEDIES = {  # kind of reason → what to do, where it is more than to correct the rows
-    "invalid UTF-8": "Save the file as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW, if Windows "
-    "or Excel wrote it",
+    "invalid UTF-8": SAVE_UTF8,
 }
 _EMPTY = Remark("note", "files have no rows", "Leave them out, or see why they are empty.", "file")
 _EMPTY_SOURCE = Remark(

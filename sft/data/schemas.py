@@ -65,8 +65,7 @@ def parse(
         _look_beside(row, unread, schema, reading, notes, training and answers)
     system, asked = None, 0
     if schema:
-        items = typed(row, schema, list, "")
-        turns, system = dialogues.whole(items, schema, reading, answers, notes)
+        turns, system = _dialogue(row, schema, reading, answers, notes)
         if reading.history and holds(row.get(reading.history)):
             found = f"{reading.history} beside {schema}; write all turns into {schema}"
             raise Reject("earlier turns", found)
@@ -112,7 +111,7 @@ def columns(reading: Reading) -> dict[str, str]:
 def _is_special(key: str) -> bool:
     """Whether a column that nothing reads must be looked at."""
     special = has_non_text(key) or flags.is_of_row(key) or thoughts.is_key(key)
-    return special or key.lower() in (pairs.HISTORY, "chosen")
+    return special or key.lower() in (pairs.HISTORY, *pairs.PREFERENCE)
 
 
 @functools.lru_cache
@@ -128,6 +127,19 @@ def _known(schema: str, reading: Reading) -> tuple[str, ...]:
     keys = own if schema else (reading.prompt, reading.response)
     keys = (*keys, reading.group, reading.category, *columns(reading))
     return tuple(dict.fromkeys(key for key in keys if key))
+
+
+def _dialogue(
+    row: dict, schema: str, reading: Reading, answers: bool, notes: Notes
+) -> tuple[list[Turn], str | None]:
+    items = typed(row, schema, list, "")
+    try:
+        return dialogues.whole(items, schema, reading, answers, notes)
+    except Reject as reject:
+        if reject.kind == "wrong role order" and all(holds(row.get(k)) for k in pairs.PREFERENCE):
+            detail = f"'chosen' and 'rejected' beside {schema!r} are not trained: add the better "
+            raise Reject("preference", f"{detail}answer to {schema!r} as its last turn") from None
+        raise
 
 
 def _look_beside(

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from sft.data.conversation import Reject
+from sft.data.conversation import SAVE_UTF8, Reject
 from sft.data.json_rows import MAX_LINE
 from sft.data.opening import Peeked, lines, open_bytes
 from sft.data.remarks import Remark
@@ -111,7 +111,7 @@ class _Header:
     def __init__(self, cells: list[str], wrong: str, where: str, remarks: list[Remark]):
         if wrong or any("\0" in name for name in cells):
             found = wrong or "zero bytes; is it UTF-16?"
-            raise UserError(f"{where}: {found}. Save the file as UTF-8.")
+            raise UserError(f"{where}: {found}. {SAVE_UTF8}.")
         self._width = len(cells)
         self._names = cells
         while self._names and not self._names[-1].strip():

@@ -8,14 +8,14 @@ as if nothing had been thought; ``drop_thoughts`` in ``data.reading.repair`` lea
 import functools
 
 from sft.data.conversation import Reading, Reject
-from sft.data.fields import holds, plain, printable
+from sft.data.fields import holds, plain, printable, words
 from sft.data.remarks import Notes, Remark
 
 _REPAIR = "drop_thoughts"
-_KEYS = {
-    *("reasoning", "reasoningcontent", "reasoningtext", "reasoningdetails", "reasoningsummary"),
-    *("thinking", "thinkingcontent", "thinkingblocks", "thinkingtext", "thought", "thoughts"),
-    *("thoughtsignature", "thoughtcontent", "chainofthought", "cot"),
+_WORDS = {"reasoning", "thinking", "thought", "thoughts", "cot"}
+_SETTINGS = {  # words of keys that say how the model was to think, not what it thought
+    *("effort", "budget", "enabled", "level", "mode", "token", "tokens", "count", "length"),
+    *("time", "seconds", "duration", "ms", "id", "type", "format", "language", "model"),
 }
 _TYPES = {"thinking", "redactedthinking", "reasoning", "thought", "reasoningtext"}
 
@@ -23,7 +23,8 @@ _TYPES = {"thinking", "redactedthinking", "reasoning", "thought", "reasoningtext
 @functools.lru_cache(maxsize=4096)
 def is_key(key: str) -> bool:
     """Whether a key of this name holds thoughts."""
-    return plain(key) in _KEYS
+    said = words(key)
+    return plain(key) == "chainofthought" or (bool(said & _WORDS) and not said & _SETTINGS)
 
 
 def column(key: str) -> Remark:
