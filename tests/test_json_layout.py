@@ -111,6 +111,7 @@ WRAPPED = [
     ({"meta": [{"x": 1}], "rows": ROWS}, "rows"),
     ({"the rows": ROWS}, "the rows"),
     ({"data": {"page": 1, "rows": ROWS}}, "data.rows"),
+    ({"schema": {"fields": ROWS}, "data": ROWS}, "data"),
     ({"a": {"b": {"c": ROWS}}, "d": [{"x": 1}]}, "a.b.c"),
 ]
 

@@ -132,6 +132,7 @@ FOREIGN = {
         "a Git LFS pointer, not the file itself. Fetch it with git lfs pull.",
     ),
     "html": (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "a page of HTML or XML, perhaps"),
+    "table": (b'<table border="1">\n<tr><td>a</td></tr></table>', "a page of HTML or XML, perhaps"),
     "xml": (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "a page of HTML or XML, perhaps"),
     "utf16": (
         TABLE.encode("utf-16"),

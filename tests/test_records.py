@@ -153,6 +153,12 @@ def test_a_system_column_that_no_row_has(tmp_path):
         read(path, system="role")
 
 
+def test_rows_without_columns_have_other_faults(tmp_path):
+    path = write(tmp_path / "a.jsonl", ["q", "a"], ["r", "b"])
+    with pytest.raises(UserError, match=r"a\.jsonl:1: not an object: found a list"):
+        read(path, template="{x} {prompt}", system="s")
+
+
 def test_parquet_with_nulls(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").Table.from_pylist(

@@ -65,6 +65,15 @@ def test_words_that_stand_for_missing_values(word):
         assert remarks(pair(text, text)) == []
 
 
+def test_whole_numbers_with_a_point():
+    text = "answers are whole numbers with '.0', as pandas writes them where another row has none"
+    for answer in (1.0, -3.0, "0.0", " 12.0\n"):
+        assert remarks(pair(answer=answer)) == [text]
+        assert remarks(pair(answer)) == []
+    for answer in (1, 0.5, "1.00", "v1.0", ".0", "1.0.0", "about 1.0"):
+        assert remarks(pair(answer=answer)) == []
+
+
 def test_the_audit_shows_them_with_a_count_and_the_first(tmp_path):
     rows = [pair(answer="b"), *[pair(f"q {n}", "None") for n in range(7)], pair("a\u2581b")]
     (tmp_path / "empty.jsonl").write_text("")

@@ -9,7 +9,7 @@ from sft.data.schemas import parse
 
 KEYS = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts", "thinking_blocks"]
 KEYS += ["reasoningContent", "thoughtSignature", "reasoning_details", "chain_of_thought"]
-KEYS += ["thinking_process", "cot", "reasoning-trace"]
+KEYS += ["thinking_process", "cot", "reasoning-trace", "reasoningcontent"]
 SOME = ["First I recall it.", [{"text": "hm"}], {"text": "hm"}, 1]
 NONE = [None, "", " \n", [], {}, math.nan, False, "null"]
 DROPS = Reading(repair="drop_thoughts")

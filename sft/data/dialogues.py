@@ -242,7 +242,7 @@ def _text(
     item: dict, key: str, where: str, role: str, reading: Reading, notes: Notes
 ) -> parts.Joined:
     value = item.get(key)
-    if isinstance(value, str) and key != "parts":
+    if type(value) is str and key != "parts":
         return parts.Joined(value)
     if isinstance(value, list) and key != "value":
         return parts.join(value, f"{where}{key}", key == "content", reading, notes)

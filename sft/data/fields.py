@@ -19,15 +19,10 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _NOTHING = frozenset({"", "[]", "{}", "null", "none", "nan", "[null]", "[{}]"})  # as text
 
 
-class Written(float):
-    """A number with a point or an exponent, and how it is written in the file."""
+class Number(str):
+    """A number with a point or an exponent, as a JSON file writes it: 0.10 stays 0.10."""
 
-    text: str
-
-    def __new__(cls, text: str) -> "Written":
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
+    __slots__ = ()
 
 
 def visible(text: str, where: str) -> str:
@@ -57,7 +52,7 @@ def written(value: Any, where: str) -> str | None:
       Reject: it is a list, an object, a date or the like, or could not be read.
     """
     if isinstance(value, str):
-        return value
+        return str(value)
     if is_missing(value):
         return None
     if isinstance(value, Reject):
@@ -66,8 +61,6 @@ def written(value: Any, where: str) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float) and math.isinf(value):
         raise Reject("not a number", f"{where} is {'-' if value < 0 else ''}Infinity")
-    if isinstance(value, Written):
-        return value.text
     if isinstance(value, int | float | Decimal):
         return str(value)
     raise Reject("wrong type", f"{where} is {type_name(value)}, expected a string")
@@ -158,7 +151,7 @@ def _nearest(key: str, known: tuple[str, ...]) -> str:
 
 _NAMES: dict[type, str] = {
     **{dict: "an object", list: "a list", str: "a string", type(None): "null"},
-    **{int: "a number", float: "a number", Written: "a number", Decimal: "a number"},
+    **{int: "a number", float: "a number", Number: "a number", Decimal: "a number"},
     bool: "a boolean",
 }
 

@@ -53,7 +53,7 @@ def layout(path: str, names: Callable[[str], bool]) -> str:
     lists = list(_lists(start.value))
     if any(map(names, start.value)) or not (lists or start.spans):
         return "objects" if start.spans else "lines"
-    largest = max(lists, key=lambda found: len(found[1]), default=((), []))
+    largest = max(lists, key=lambda found: (len(found[1]), -len(found[0])), default=((), []))
     raise _one_object(path, start.value, largest[0])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from sft.data.conversation import Reject
-from sft.data.fields import Written
+from sft.data.fields import Number
 from sft.errors import UserError
 
 MAX_LINE = 2**24  # bytes of one row; far above any context window
@@ -246,9 +246,7 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._json = json.JSONDecoder(
-            object_pairs_hook=_object, parse_int=_int, parse_float=Written
-        )
+        self._json = json.JSONDecoder(object_pairs_hook=_object, parse_int=_int, parse_float=Number)
 
     def whole(self, text: str) -> Any:
         return self._json.decode(text)

@@ -39,7 +39,7 @@ _FOREIGN = {  # first bytes → what it is, what to do
         "Fetch it with git lfs pull.",
     ),
 }
-_PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml", b"<error>")
+_PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<table", b"<div", b"<?xml", b"<error>")
 _WIDE = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32"}
 _WIDE |= {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _TEXT_CONTROLS = b"\t\n\v\f\r\x1b"

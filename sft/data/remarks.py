@@ -63,12 +63,17 @@ _MISSING_PROMPT = Remark(
     "If that column is missing, leave it empty, and put the columns together with "
     "config.data.reading.template.",
 )
+_WITH_POINT = Remark(
+    "note",
+    "answers are whole numbers with '.0', as pandas writes them where another row has none",
+    "To train 1 rather than 1.0, save the column as whole numbers: astype('Int64').",
+)
 MISSING_KEY = Remark(
     "warning",
     "groups or categories are 'nan', 'None' or the like, as str() writes a missing value",
     "All of these rows are one group: give each row a key of its own.",
 )
-_LONGEST = max(map(len, MISSING))
+_SHORT = 16  # characters: an answer or the end of a prompt that may be one word
 
 
 def look_at(turns: Sequence[Turn], system: str | None, asked: int, notes: Notes) -> None:
@@ -79,14 +84,18 @@ def look_at(turns: Sequence[Turn], system: str | None, asked: int, notes: Notes)
         is_answer = turn.role == "model"
         if _SPACE in turn.text:
             notes.remarks.add(_SPACE_ANSWER if is_answer else _SPACE_PROMPT)
-        if is_answer and len(turn.text) < 2 * _LONGEST and turn.text.strip() in MISSING:
-            notes.remarks.add(_MISSING_ANSWER)
+        if is_answer and len(turn.text) < _SHORT:
+            text = turn.text.strip()
+            if text in MISSING:
+                notes.remarks.add(_MISSING_ANSWER)
+            elif text[-2:] == ".0" and text[:-2].removeprefix("-").isdecimal():
+                notes.remarks.add(_WITH_POINT)
     if _ends_missing(turns[asked].text):
         notes.remarks.add(_MISSING_PROMPT)
 
 
 def _ends_missing(text: str) -> bool:
-    words = text[-2 * _LONGEST :].split()
+    words = text[-_SHORT:].split()
     if not words or words[-1] not in MISSING:
         return False
     before = text.rstrip()[: -len(words[-1])]

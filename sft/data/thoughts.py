@@ -12,6 +12,7 @@ from sft.data.fields import holds, plain, printable, words
 from sft.data.remarks import Notes, Remark
 
 _REPAIR = "drop_thoughts"
+_KEYS = {"reasoningcontent", "reasoningtext", "thinkingcontent", "chainofthought"}
 _WORDS = {"reasoning", "thinking", "thought", "thoughts", "cot"}
 _SETTINGS = {  # words of keys that say how the model was to think, not what it thought
     *("effort", "budget", "enabled", "level", "mode", "token", "tokens", "count", "length"),
@@ -24,7 +25,7 @@ _TYPES = {"thinking", "redactedthinking", "reasoning", "thought", "reasoningtext
 def is_key(key: str) -> bool:
     """Whether a key of this name holds thoughts."""
     said = words(key)
-    return plain(key) == "chainofthought" or (bool(said & _WORDS) and not said & _SETTINGS)
+    return plain(key) in _KEYS or (bool(said & _WORDS) and not said & _SETTINGS)
 
 
 def column(key: str) -> Remark:
