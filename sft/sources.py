@@ -27,7 +27,7 @@ def listed(config: ConfigDict, name: str) -> list[records.Source]:
     if not any(parts):
         raise UserError(
             f"config.data.{name} is not set. Give the path of a file (JSONL, JSON, CSV, TSV, "
-            "Parquet or ArrayRecord), or the name of one of config.data.sources."
+            "Parquet, Arrow or ArrayRecord), or the name of one of config.data.sources."
         )
     if not all(parts):
         raise UserError(

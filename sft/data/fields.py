@@ -94,7 +94,10 @@ def typed(row: dict, key: str, kind: type, where: str) -> Any:
         raise value
     if is_missing(value):
         raise Reject("missing field", f"{where}{key}")
-    raise Reject("wrong type", f"{where}{key} is {type_name(value)}, expected {_NAMES[kind]}")
+    found = f"{where}{key} is {type_name(value)}, expected {_NAMES[kind]}"
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        found += "; if it is JSON, parse it before the file is written"
+    raise Reject("wrong type", found)
 
 
 def check_keys(
