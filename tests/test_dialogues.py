@@ -134,6 +134,12 @@ def test_roles_in_any_case(write):
     )
 
 
+def test_a_list_as_text_is_named():
+    text = "wrong type: messages is a string, expected a list; if it is JSON, parse it before the"
+    assert reason({"messages": "[{}]"}).startswith(text)
+    assert reason({"messages": "a"}) == "wrong type: messages is a string, expected a list"
+
+
 def test_a_turn_without_a_role_or_a_text():
     for name, role, text in (("messages", "role", "content"), ("conversations", "from", "value")):
         first = {role: "user", text: "a"}

@@ -118,10 +118,6 @@ REASONS = [
     ({"input_text": "a", "output_text": "ab\ud800"}, "lone surrogate: output_text, character 3"),
     (PAIR | {"images": ["x.png"]}, "non-text part: images; only text is supported"),
     ({"contents": {}}, "wrong type: contents is an object, expected a list"),
-    (
-        {"messages": "[{}]"},
-        "wrong type: messages is a string, expected a list; if it is JSON, parse",
-    ),
     (gemini(), "no turns: contents has no turns"),
     (gemini(USER), "wrong role order: contents ends with 'user', expected 'model' last"),
     (gemini(MODEL, USER), "wrong role order: contents[0].role is 'model', expected 'user'"),

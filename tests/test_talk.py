@@ -69,6 +69,8 @@ def test_what_is_typed_is_read_as_a_row():
     assert [turn.text for turn in first.turns] == ["Next: a!"] and first.system == "Be brief."
     later = chat._turn(config, "b", "Be long.", first=False)
     assert [turn.text for turn in later.turns] == ["b"] and later.system == "Be long."
+    config.data.reading.group = config.data.reading.system = "id"  # which no line that is typed has
+    assert chat._turn(config, "a", "", first=True).turns == first.turns
     config.data.reading.template = "{prompt} in {language}"
     with pytest.raises(UserError, match=r"'language'.* cannot be typed here"):
         chat._turn(config, "a", "", first=True)

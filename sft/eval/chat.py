@@ -140,13 +140,17 @@ def _ask(config: ConfigDict, voices: list[Voice], line: str, system: str) -> dic
 
 def _turn(config: ConfigDict, line: str, system: str, first: bool) -> Conversation:
     """What was typed as a row of the training data would be read: template and instruction."""
-    reading = Reading(**config.data.reading)
+    given = config.data.reading
+    reading = Reading(instruction=given.instruction, template=given.template)
+    columns = [name for name in reading.fields if name != "prompt"]
+    if columns:
+        raise UserError(
+            f"config.data.reading.template = {given.template!r} has the column {columns[0]!r} "
+            "beside the prompt, which cannot be typed here. Set config.data.reading.template = ''."
+        )
     try:
         read, _ = schemas.parse({reading.prompt: line}, "the terminal", reading, answers=False)
     except Reject as error:
-        raise UserError(
-            f"{error}: rows of config.data.reading have more than a prompt, so that they cannot be "
-            "typed here. Set config.data.reading.template = ''."
-        ) from None
+        raise UserError(f"{error}. Type something else.") from None
     turns = read.turns if first else (Turn("user", line),)
     return Conversation(turns, system or read.system, read.source)
