@@ -51,16 +51,17 @@ _DEFAULT = {
         "test": "",  # the set that is reported
         "production": "",  # prompts as they come in production, for the audit to compare with
         "reading": {  # how rows become conversations
-            "container": "",  # jsonl | json | csv | tsv | parquet | arrayrecord; "" = by ending
+            "container": "",  # jsonl, json, csv, tsv, parquet, arrow, arrayrecord; "" = by ending
             "prompt": "input_text",  # column of the prompt, in rows that are not conversations
             "response": "output_text",  # column of the answer
             "system": "",  # column of the system instruction; "" = none
+            "history": "",  # column of earlier exchanges, [[question, answer], …]; "" = none
             "group": "",  # column of the key by which rows stay in one split; "" = each for itself
             "group_regex": "",  # its first group, matched against that column, is the key
             "category": "",  # column of the category, for stratified splits and the audit
             "instruction": "",  # system instruction of rows without one
             "template": "",  # instruction around the first prompt, as in "Translate: {prompt}"
-            "repair": "",  # leading_model, trailing_user: such turns are dropped, not the row
+            "repair": "",  # leading_model, trailing_user, drop_thoughts: what is dropped of a row
             "weight": 1.0,  # passes over the rows in an epoch of training
         },
         "sources": {},  # name: {"path": …, and what differs from data.reading}

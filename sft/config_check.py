@@ -14,7 +14,16 @@ _CHOICES = {
     "model.dtype": ("bfloat16", "float32"),
     "model.attention": ("", "reference", "splash", "cudnn"),
     "model.remat": ("layer", "projections", "none", "host"),
-    "data.reading.container": ("", "jsonl", "json", "csv", "tsv", "parquet", "arrayrecord"),
+    "data.reading.container": (
+        "",
+        "jsonl",
+        "json",
+        "csv",
+        "tsv",
+        "parquet",
+        "arrow",
+        "arrayrecord",
+    ),
     "data.split.stratify": ("", "category", "origin"),
     "data.chat": ("", "gemma2", "gemma3", "gemma4", "gemma4_large"),
     "data.dedup.engine": ("suffix_array", "hash", "beam"),
@@ -65,7 +74,7 @@ METRICS = (
 RANKED = ("label_accuracy", "label_macro_f1", "label_accuracy_norm")  # where eval.labels is set
 _TAKEN = (*METRICS, *RANKED, "loss", "perplexity", "token_accuracy", "cut")  # names of results
 _FEWEST = 100  # resamples: below, the ends of an interval are those of a few draws
-_REPAIRS = ("leading_model", "trailing_user")
+_REPAIRS = ("leading_model", "trailing_user", "drop_thoughts")
 
 
 def validate(config: ConfigDict) -> None:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from sft.data.words import Words, crosses
+from sft.data.words import Words, crosses, ids_of
 from sft.errors import UserError
 
 # Values of SentencePiece's ModelProto.SentencePiece.Type; GGUF stores the same numbers.
@@ -94,7 +94,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` without ``<bos>``; never a control id, whatever the text says."""
-        return self._processor.encode(text)
+        return ids_of(self._processor.encode, text)
 
     def encode_array(self, text: str) -> np.ndarray:
         """The same ids as int32 ``[n]``, read-only, several times sooner."""
@@ -103,7 +103,7 @@ class Tokenizer:
     def encode_bytes(self, text: str) -> bytes:
         """The bytes of ``encode_array``."""
         if self._words is None:
-            return array("i", self._processor.encode(text)).tobytes()
+            return array("i", self.encode(text)).tobytes()
         return self._words.encode(text)
 
     def has_control(self, piece: str) -> bool:
