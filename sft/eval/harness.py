@@ -146,7 +146,7 @@ def score(
         for i, (row, answered, ranks) in enumerate(
             zip(
                 rows,
-                _answered(model, config, given, prompts, wanted),
+                _answered(model, config, given, rows, prompts),
                 _ranked(model, config, given, prompts),
                 strict=True,
             )
@@ -167,13 +167,18 @@ def score(
 
 
 def _answered(
-    model: Model, config: ConfigDict, given: EvalSet, prompts: list, wanted: list[str]
+    model: Model,
+    config: ConfigDict,
+    given: EvalSet,
+    rows: Sequence[Conversation],
+    prompts: list,
 ) -> list[dict[str, Any]]:
     """What is said of the generated answers, row by row."""
-    look, answers = metrics.looks_at(config), answer(model, config, prompts)
+    look, answers, wanted = metrics.looks_at(config), answer(model, config, prompts), expected(rows)
     compared = [look(one.text) for one in answers]
     sought = [look(text) for text in wanted]
-    errors = faults.kinds(compared, sought, given.known_labels)
+    sent = [" ".join([row.system or "", *(turn.text for turn in row.turns[:-1])]) for row in rows]
+    errors = faults.kinds(compared, sought, given.known_labels, sent)
     return [
         {
             "expected": wanted[i],
@@ -248,11 +253,10 @@ def generated(
     """The metrics of answers to these prompts alone, and the share of those that the cap ended: no
     loss, no intervals."""
     prompts = sets.prompts(config, model.spec, model.tokenizer, conversations)
-    wanted = expected(conversations)
     rows = [
         answered | ranks
         for answered, ranks in zip(
-            _answered(model, config, given, prompts, wanted),
+            _answered(model, config, given, conversations, prompts),
             _ranked(model, config, given, prompts),
             strict=True,
         )
