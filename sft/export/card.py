@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sft import config as configs
 from sft import display
+from sft.eval import lines as result_lines
 from sft.export import verify
 from sft.export.tuned import Tuned
 from sft.export.verify import Difference
@@ -89,9 +90,15 @@ def _scores(run: Run, arm: str) -> str:
                 said = f"{display.change(change.value, metric)}, {change.verdict}"
             cells = name, display.name(metric), before, display.score(score.value, metric)
             lines.append("| " + " | ".join((*cells, interval, said)) + " |")
+    cut = [
+        f"{label} on {name}: {said}."
+        for label, one in (("base", "base"), ("tuned", arm))
+        for name in run.sets
+        if (one, name) in run.evals and (said := result_lines.cut(run.evals[one, name]))
+    ]
     if len(lines) == 2:
         return f"Not evaluated: run `sft eval --checkpoint={arm}`."
-    return "\n".join(lines)
+    return "\n".join(lines) + "".join(f"\n\n{text}" for text in cut)
 
 
 def _data(run: Run) -> str:
