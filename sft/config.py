@@ -133,7 +133,7 @@ _DEFAULT = {
         "baseline": True,  # before the first step, score the base model on the test set
         "log_every": 1,  # steps between lines of metrics.jsonl
         "validate_every": 0,  # steps between validations; 0 = at epoch ends only
-        "select": "loss",  # what chooses: loss | token_accuracy | a metric of eval.metrics
+        "select": "loss",  # chooses: loss | token_accuracy | one of eval.metrics or ranked labels
         "patience": 0,  # validations in a row without a better one that end the run; 0 = never
         "save_every": 0,  # steps between recovery checkpoints; 0 = at epoch ends only
         "compilation_cache": "~/.cache/gemma-sft/xla",  # directory, also gs://…; "" = none
