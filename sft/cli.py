@@ -123,6 +123,12 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         config = stored_config(values["workdir"])
     override(config, rest)
     validate(config)
+    if (
+        entry.has_config and SWEEP not in entry.flags
+    ):  # the points of a sweep have models of their own
+        from sft import inputs
+
+        inputs.name_model(config, values.get("workdir") or "", required=entry.needs_model)
     more = [values[name] for name in entry.flags]
     arguments = [config, *more] if entry.has_config else more
     module = importlib.import_module(entry.module)

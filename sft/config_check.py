@@ -1,5 +1,6 @@
 """Every value of a configuration checked, before any device work."""
 
+import os
 import re
 from typing import Any
 
@@ -60,6 +61,7 @@ METRICS = (
 ).split()
 _TAKEN = (*METRICS, "loss", "perplexity", "token_accuracy")  # names of results
 _FEWEST = 100  # resamples: below, the ends of an interval are those of a few draws
+_CACHES = ("data.cache", "eval.cache", "train.compilation_cache")
 _REPAIRS = ("leading_model", "trailing_user")
 
 
@@ -135,6 +137,8 @@ def _check_range(key: str, value: Any) -> None:
             re.compile(value)
         except re.error as error:
             raise UserError(f"config.{key} = {value!r}: {error}.") from None
+    if name in _CACHES:
+        _check_cache(key, value, may_be_remote=name == "train.compilation_cache")
     if name == "data.reading.repair":
         for repair in filter(None, (part.strip() for part in value.split(","))):
             if repair not in _REPAIRS:
@@ -142,6 +146,16 @@ def _check_range(key: str, value: Any) -> None:
                 raise UserError(
                     f"config.{key} = {value!r}: {repair!r} is none of {_REPAIRS}.{hint}"
                 )
+
+
+def _check_cache(key: str, value: str, may_be_remote: bool) -> None:
+    if "://" in value and not (may_be_remote and value.startswith("gs://")):
+        raise UserError(f"config.{key} = {value!r}: expected a local directory, or '' for none.")
+    if os.path.expanduser(value).startswith("~"):  # in a container without HOME, or a wrong name
+        raise UserError(
+            f"config.{key} = {value!r}: there is no such home directory here. Set HOME, or "
+            f"config.{key} to another directory, or to '' for none."
+        )
 
 
 def _check_together(config: ConfigDict) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from sft.data.tokenizer import from_gguf
 from sft.errors import UserError
@@ -94,7 +93,7 @@ def _check_gguf(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]
     if any(again.encode(text) != tuned.tokenizer.encode(text) for text in verify.TEXTS):
         raise UserError(f"{file}: the tokenizer, read back, is another one. This is a bug.")
     if (adapter := folder / gguf.ADAPTER).exists():
-        read = reader.read(epath.Path(adapter))
+        read = reader.read(adapter)
         for name, values in gguf.adapter_tensors(tuned.adapters).items():
             if not np.array_equal(read.rows(name), values):
                 raise UserError(f"{adapter}: {name}, read back, is not what was written.")
