@@ -3,6 +3,7 @@
 import shutil
 
 import hf_folders
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
@@ -67,6 +68,19 @@ def test_values_that_are_no_numbers_are_named(tmp_path, kind, value):
         path, name = tmp_path / "w", "layer_1/mlp/linear"
         write_orbax(path, nest(flat_gemma(SPEC, bad, True)))
     assert f"tensor {name} holds NaN or infinity" in refused(path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_in_every_type(tmp_path, dtype, value):
+    tensors = {name: x.astype(jnp.dtype(dtype)) for name, x in hf_tensors(SPEC, NEW).items()}
+    largest = float(jnp.finfo(dtype).max)
+    tensors["model.norm.weight"] = np.full(32, largest, jnp.dtype(dtype))  # is a number
+    save_file(tensors, tmp_path / "model.safetensors")
+    read(tmp_path)
+    tensors["model.norm.weight"][7] = value
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert "tensor model.norm.weight holds NaN or infinity" in refused(tmp_path)
 
 
 def test_shards_that_were_not_gathered(tmp_path):

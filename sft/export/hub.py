@@ -15,8 +15,8 @@ from sft.data.tokenizer import Tokenizer
 from sft.export.tuned import Tuned
 from sft.model.specs import Spec
 from sft.model.weights import linear
-from sft.model.weights.assemble import OTHER_ROWS
 from sft.model.weights.safetensors import NAMES
+from sft.model.weights.source import OTHER_ROWS
 
 SHARD_BYTES = 5_000_000_000  # of a file, as the published ones
 

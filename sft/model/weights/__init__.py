@@ -25,7 +25,7 @@ from sft.errors import UserError
 from sft.model.specs import Spec
 
 if TYPE_CHECKING:
-    from sft.model.weights.assemble import Source
+    from sft.model.weights.source import Source
 
 
 def resolve(path: str, sha256: str = "", setting: str = "config.model.weights") -> Path:
@@ -53,7 +53,7 @@ def load(
       dtype: of every leaf.
       shardings: a tree of ``jax.sharding.Sharding`` like the parameters; ``None`` = first device.
       sha256: expected digest of a weights file; ``""`` = not checked.
-      added: tokens beyond the vocabulary, see ``assemble.check``.
+      added: tokens beyond the vocabulary, see ``checks.check``.
 
     Raises:
       UserError: no such file, a damaged one, or weights of another model; names the tensor, the

@@ -46,12 +46,13 @@ def check(path: str, spec: Spec) -> None:
     Raises:
       UserError: they are said to be of another model; names the field, found and expected.
     """
-    name = _by_name(path)
-    if name and name != spec.name:
-        raise UserError(
-            f"config.model.name = {spec.name!r}: {path} is {name}. Set config.model.name = "
-            f"{name!r}, or '' to have it found."
-        )
+    if name := _by_name(path):
+        if name != spec.name:
+            raise UserError(
+                f"config.model.name = {spec.name!r}: {path} is {name}. Set config.model.name = "
+                f"{name!r}, or '' to have it found."
+            )
+        return
     place = places.resolve(path)
     where, found, expected = _described(place)
     wrong = _differences(found, expected(spec))
@@ -161,7 +162,7 @@ def _by_shapes(place: Path) -> Spec:
       UserError: there is none; says what the one that most tensors fit lacks.
     """
     from sft.model import weights
-    from sft.model.weights import assemble  # brings JAX
+    from sft.model.weights import checks  # brings JAX
 
     opened = weights.opened(place)
     misfits: list[tuple[int, Spec, UserError]] = []
@@ -169,8 +170,8 @@ def _by_shapes(place: Path) -> Spec:
         fitting = 0
         try:
             source = opened(spec)
-            fitting = assemble.fitting(source, spec)
-            assemble.check_shapes(source, spec)
+            fitting = checks.fitting(source, spec)
+            checks.check_shapes(source, spec)
         except UserError as error:
             misfits.append((fitting, spec, error))
             continue
