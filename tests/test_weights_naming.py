@@ -210,11 +210,13 @@ def test_shapes_of_no_known_model(tmp_path):
     assert "Of the known models, tiny_run is nearest" in message
 
 
-def test_metadata_of_gguf(tmp_path):
+def test_metadata_of_gguf(tmp_path, monkeypatch):
     import gguf
 
     write_gguf(tmp_path / "m.gguf", tiny_run.SPEC, make_tree(tiny_run.SPEC))
     assert naming.find(str(tmp_path / "m.gguf")).name == "tiny_run"  # by block_count alone
+    monkeypatch.setitem(specs.SPECS, "another", dataclasses.replace(tiny_run.SPEC, name="another"))
+    assert naming.find(str(tmp_path / "m.gguf")).name == "tiny_run"  # by the shapes of both
     message = refused(naming.check, str(tmp_path / "m.gguf"), specs.get("gemma3_1b"))
     assert "gemma3.block_count is 3, and gemma3_1b has 26" in message
     writer = gguf.GGUFWriter(tmp_path / "n.gguf", "gemma3")

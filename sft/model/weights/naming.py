@@ -35,9 +35,12 @@ def find(path: str) -> Spec:
         return SPECS[name]
     place = places.resolve(path)
     where, found, expected = _described(place)
-    if found:
-        return _nearest_exact(where, found, expected)
-    return _by_shapes(place)
+    fitting = [spec for spec in SPECS.values() if not _differences(found, expected(spec))]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise UserError(f"{where}: {_altered(found, expected)}")
+    return _by_shapes(place)  # too little is said, or nothing
 
 
 def check(path: str, spec: Spec) -> None:
@@ -130,13 +133,6 @@ def _same(value: Any, want: Any) -> bool:
         numbers = isinstance(value, float | int) and isinstance(want, float | int)
         return numbers and abs(value) < 1e30 and math.isclose(value, want, rel_tol=1e-4)
     return type(value) is type(want) and value == want
-
-
-def _nearest_exact(where: str, found: Described, expected: Callable[[Spec], Described]) -> Spec:
-    for spec in SPECS.values():
-        if not _differences(found, expected(spec)):
-            return spec
-    raise UserError(f"{where}: {_altered(found, expected)}")
 
 
 def _altered(found: Described, expected: Callable[[Spec], Described]) -> str:
