@@ -16,10 +16,10 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})\.safetensors")
 _NOT_WEIGHTS = re.compile(r"(adapter_model|optimizer|scheduler|trainer_state|rng_state)\b.*")
 _FOREIGN = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.keras", "*.npz")
-_ORBAX = (
-    "manifest.ocdbt",
-    "default/manifest.ocdbt",
-    *("*/" * depth + name for depth in range(1, 5) for name in (".zarray", "zarr.json")),
+_ORBAX = tuple(
+    place + name
+    for place in ("", "default/")
+    for name in ("manifest.ocdbt", "_METADATA", "*/.zarray", "*/*/.zarray")
 )
 _SEARCHED = ("*", "snapshots/*", "export/*", "*/merged")  # where weights lie in a folder of others
 
