@@ -30,8 +30,9 @@ HEAD = """\
 # Ablations
 
 Made by `scripts/ablation_results.py` from the files here and from `results/`.
-`scripts/ablations.sh` runs them all, `scripts/ablations.sh adapter_size` one. Each begins with what
-it claims, where the claim is from, its command, and what was found.
+`scripts/ablations.sh` runs them all, `scripts/ablations.sh adapter_size` one, and
+`scripts/ablations.sh --check adapter_size` runs it apart and holds the scores against those here.
+Each begins with what it claims, where the claim is from, its command, and what was found.
 
 The real Gemma 3 270M in bfloat16 on two CPU cores, two runs at a time; what they have in common is
 in [`base.py`](base.py): 200 dates in 53 languages, read once, 20 steps. 80 others are the set
@@ -107,6 +108,7 @@ def take(folder: Path, seconds: Path) -> None:
         "runs": len(list(folder.glob("*/SCORED"))),
         "revision": environment["git"]["revision"][:7],
         "jax": environment["versions"]["jax"],
+        "processor": environment.get("processor", ""),
     }
     (RESULTS / f"{folder.name}.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -134,6 +136,7 @@ def readme(found: dict[str, Ablation]) -> str:
         parts.append(table(ablation))
         size = f"{about['runs']} runs, {about['minutes']} minutes"
         made = f"at {about['revision']} with jax {about['jax']}"
+        made += f" on {about['processor']}" if about.get("processor") else ""
         parts.append(f"`scripts/ablations.sh {path.stem}`: {size}, {made}.\n")
     if missing:
         parts.append("## Not run yet\n\n" + "\n".join(missing) + "\n")

@@ -7,18 +7,19 @@ import contextlib
 import dataclasses
 import errno
 import importlib
+import io
 import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from sft import bucket, errors
+from sft import bucket, config_idle, errors
 from sft import config as configs
 from sft.commands import COMMANDS, FLAGS, RUNS, SWEEP, WORDS, Command, Flag, usage
 from sft.config_check import validate
@@ -28,6 +29,8 @@ from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
 def run() -> None:
     """Entry point of the ``sft`` command."""
     code = 128 + signal.SIGPIPE  # as the shell says it
+    # A log file, too, shows each line when it is printed, between those of standard error.
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     try:
         code = main(sys.argv)
         sys.stdout.flush()
@@ -52,6 +55,9 @@ def main(argv: list[str]) -> int:
                 result = call()
             except errors.DoesNotFit as no:
                 result, code = no.result, errors.DOES_NOT_FIT
+            except errors.AuditFailed as no:
+                print(f"sft: {no}", file=sys.stderr)
+                result, code = no.result, BAD_INPUT
     except UserError as error:
         print(f"sft: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -123,16 +129,22 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         config = stored_config(values["workdir"])
     override(config, rest)
     validate(config)
-    if (
-        entry.has_config and SWEEP not in entry.flags
-    ):  # the points of a sweep have models of their own
-        from sft import inputs
-
-        inputs.name_model(config, values.get("workdir") or "", required=entry.needs_model)
+    if entry.has_config:
+        _complete(entry, config, values.get("workdir") or "")
     more = [values[name] for name in entry.flags]
     arguments = [config, *more] if entry.has_config else more
     module = importlib.import_module(entry.module)
     return lambda: module.main(*arguments), given.json
+
+
+def _complete(entry: Command, config: ConfigDict, workdir: str) -> None:
+    """Finds the model where it is not named, and notes settings without effect."""
+    if SWEEP not in entry.flags:  # whose points have models of their own
+        from sft import inputs
+
+        inputs.name_model(config, workdir, required=entry.needs_model)
+    for line in config_idle.lines(config):
+        print(f"note: {line}", file=sys.stderr)
 
 
 def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str]]:

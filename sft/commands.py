@@ -58,7 +58,7 @@ COMMANDS = {
     "data": Command(
         "audit the data sets: what would be trained on, and is it like what is served",
         "sft.data.main",
-        ("workdir",),
+        ("workdir", "strict"),
         in_buckets=True,
         needs_model=True,
     ),
@@ -153,6 +153,9 @@ FLAGS = {
     "workdir": Flag(
         str, "", "DIR", "the run directory; may be gs://BUCKET/DIR", "--workdir=DIR is missing."
     ),
+    "strict": Flag(
+        bool, False, "", "data: exit with 2 if the audit finds an error, after writing everything"
+    ),
     "checkpoint": Flag(
         str, "best", "WHICH", "base, best, latest or a step; best if not given, data mine: base"
     ),
@@ -198,9 +201,7 @@ FLAGS = {
     "dtype": Flag(
         str, "", "KIND", "export: of merged weights: float32, bfloat16, float16; gguf: q8_0"
     ),
-    "system": Flag(
-        str, "", "TEXT", "chat: the system instruction, if not that of config.data.reading"
-    ),
+    "system": Flag(str, "", "TEXT", "chat: the system instruction, if not that of training"),
     "beside": Flag(bool, False, "", "chat: the base model answers too"),
     "base": Flag(str, "", "NAME", "export: the base model's name on Hugging Face"),
     "overwrite": Flag(bool, False, "", "export: in place of an earlier one"),

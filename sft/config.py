@@ -19,6 +19,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sft.config_effects import SOURCES as SOURCES
+from sft.config_effects import decisive
 from sft.errors import UserError
 
 _DEFAULT = {
@@ -91,6 +93,7 @@ _DEFAULT = {
             "drop_share": 0.8,  # share of masked tokens from which the row is dropped
             "min_trained": 8,  # trained tokens below which a masked row is dropped
             "template_share": 0.05,  # share of a source's rows from which a stretch is a form
+            "template_rows": 10,  # ... and the fewest rows that make one; fewer are copies
         },
         "leakage": {  # rows of validation and test that training gives away
             "action": "report",  # report | drop the training row | error above max_share
@@ -207,9 +210,6 @@ _DEFAULT = {
 }
 
 
-SOURCES = "data.sources."  # the one group whose keys are the user's
-
-
 def default() -> ConfigDict:
     """The complete configuration with its default values, locked against unknown keys."""
     return ConfigDict(_DEFAULT).lock()
@@ -266,23 +266,24 @@ def nearest(key: str, known: list[str] | None = None) -> str:
 
 
 def fingerprint(config: ConfigDict) -> str:
-    """Twelve hex digits that change when any value does."""
-    text = json.dumps(dict(flatten(config)), sort_keys=True)
+    """Twelve hex digits that change when any value does, and when a setting is added do not."""
+    text = json.dumps(decisive(dict(flatten(config))), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def difference(ours: dict, theirs: dict) -> list[str]:
-    """One line per key whose value differs between two flattened configs, ``theirs`` an older one.
+def difference(ours: dict, theirs: dict) -> dict[str, str]:
+    """``{key: "KEY: 1 there, 2 here"}`` where two flattened configurations differ, ``theirs`` an
+    older one.
 
     A setting that ``theirs`` lacks was added since. Its default is what the code did before.
     """
     theirs = {k: v for k, v in flatten(default()) if k in ours} | theirs
     keys = list(ours) + [k for k in theirs if k not in ours]
-    return [
-        f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here"
+    return {
+        key: f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here"
         for key in keys
         if ours.get(key) != theirs.get(key)
-    ]
+    }
 
 
 def from_dict(values: dict) -> ConfigDict:

@@ -34,6 +34,7 @@ _CHOICES = {
 _POSITIVE = (
     "lora.alpha lora.plus "
     "data.dedup.cosine data.dedup.memory data.dedup.max_copies data.dedup.drop_share "
+    "data.dedup.template_rows "
     "data.max_length data.eval_max_length data.reading.weight optim.learning_rate optim.eps "
     "train.epochs train.batch_size train.microbatches train.log_every train.keep_latest "
     "train.keep_best loss.chunk eval.batch_size eval.max_new_tokens eval.shots_max_length "

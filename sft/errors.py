@@ -15,6 +15,15 @@ class UserError(Exception):
     """Message: where (file, line, field), what was found, what was expected, what to do."""
 
 
+class AuditFailed(UserError):
+    """The data have errors, and ``--strict`` asks to fail for them. All is written, and ``result``
+    is what ``--json`` prints."""
+
+    def __init__(self, message: str, result: dict):
+        super().__init__(message)
+        self.result = result
+
+
 class Preempted(Exception):
     """A signal asked the run to stop, and its state is safely on disk."""
 

@@ -10,6 +10,7 @@ from sft import sets, sources
 from sft.data import augment, fit, records
 from sft.data.dedup import build, carry, plan
 from sft.data.dedup.leakage import refuse
+from sft.data.dedup.verdicts import between
 from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
 from sft.model.specs import Spec
@@ -23,7 +24,8 @@ def everything(
     """Every set that the configuration gives or cuts from training rows, by name.
 
     Training rows are deduplicated by the plan in ``folder``. Where there is none, or ``fresh``, it
-    is made.
+    is made. ``fresh`` is for the audit: what it should report is not refused here, such as rows
+    that are too long or that all go.
 
     Raises:
       UserError: as ``tests``, there is no set, or the plan was made from something else.
@@ -42,6 +44,8 @@ def everything(
         others = {name: split for name, split in found.items() if name != "train"}
         planned = _plan(config, found["train"], others, tok, folder, fresh)
         found["train"] = _apply(config, found["train"], planned, spec, tok)
+        if not fresh:
+            _refuse(config, found["train"])
     return found
 
 
@@ -67,12 +71,12 @@ def gate(config: ConfigDict, split: Split) -> None:
         return
     found = split.plan.plan.summary["leakage"]
     refuse(found["sets"], leakage.max_share)
-    if found["pairs"]:
-        pair = found["pairs"][0]
-        raise UserError(
-            f"{len(found['pairs'])} rows of {pair['left']} are in {pair['right']} too, and the "
-            "epoch would be chosen on what is reported. Remove them from one of the two."
-        )
+    rows = found["sets"].get("validation", {}).get("rows", 0)
+    for right in dict.fromkeys(pair["right"] for pair in found["pairs"]):
+        pairs = [pair for pair in found["pairs"] if pair["right"] == right]
+        if len(pairs) > leakage.max_share * rows:
+            said = " ".join(f"{one['said']} {one['remedy']}" for one in between(pairs, rows))
+            raise UserError(f"config.data.leakage.max_share = {leakage.max_share}: {said}")
 
 
 def alone(config: ConfigDict, spec: Spec, tok: Tokenizer, folder: Path) -> Split:
@@ -84,7 +88,21 @@ def alone(config: ConfigDict, spec: Spec, tok: Tokenizer, folder: Path) -> Split
     """
     train = sets.load(config, ["train"], spec, tok)["train"]
     planned = _plan(config, train, {}, tok, folder if (folder / "plan.json").exists() else None)
-    return _apply(config, train, planned, spec, tok)
+    found = _apply(config, train, planned, spec, tok)
+    _refuse(config, found)
+    return found
+
+
+def _refuse(config: ConfigDict, split: Split) -> None:
+    """Refuses a training set of which too much, or all, is lost.
+
+    Raises:
+      UserError: says what it was lost for.
+    """
+    if split.plan is not None:
+        build.refuse(split.plan.plan)
+    if split.fit is not None:
+        fit.refuse(split.fit, config.data.max_over_long)
 
 
 def _plan(
@@ -125,9 +143,7 @@ def _apply(
         encoded = sets.encode(config, "train", left.conversations, spec, tok)
     after = carry.carry(planned.plan, rows, planned.encoded, left.conversations, encoded)
     where = [conversation.source for conversation in left.conversations]
-    fitted, stays, outcome = fit.fit(
-        after, data.max_length, data.over_long, data.max_over_long, where
-    )
+    fitted, stays, outcome = fit.cut(after, data.max_length, data.over_long, where)
     return dataclasses.replace(
         train,
         records=left,

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,17 +17,14 @@ from ml_collections import ConfigDict
 
 from sft import bucket, hosts
 from sft import config as configs
+from sft.config_effects import locked
 from sft.errors import UserError
 
-# Settings that change where or when something happens, never a number.
-_FREE = (
-    *("eval.", "mesh.", "loss.", "model.remat", "model.attention", "data.test"),
-    *("train.log_every", "train.save_every", "train.keep_", "train.compilation_cache", "mine."),
-    *("data.eval_max_length", "data.production", "train.baseline", "judge."),
-    *("data.workers", "data.cache", "data.dedup.engine", "data.dedup.memory", "data.dedup.beam"),
-)
 # What belongs to a configuration for good. Before there is any of it, the configuration may change.
 _RESULTS = ("metrics.jsonl", "checkpoints", "eval", "DONE")
+# With another of these, what is learnt is of no use.
+_MODEL = ("model.name", "model.weights", "model.tokenizer", "data.chat")
+_MODEL += ("lora.rank", "lora.alpha", "lora.rslora", "lora.dora", "lora.targets")
 _PACKAGES = (
     *("gemma-sft", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain"),
     *("numpy", "ml-collections", "sentencepiece", "gguf", "gemma"),
@@ -73,14 +71,15 @@ def _prepare(config: ConfigDict, workdir: str, path: Path) -> None:
     ours = dict(configs.flatten(config))
     stored = path / "config.json"
     if stored.exists():
-        theirs = _config(stored)
-        changed = [line for line in configs.difference(ours, theirs) if not line.startswith(_FREE)]
-        if changed and any((path / name).exists() for name in _RESULTS):
+        changed = configs.difference(ours, _config(stored))
+        kept = locked(changed, ours)
+        if kept and any((path / name).exists() for name in _RESULTS):
             raise UserError(
-                f"{stored}: the run there has another configuration ({'; '.join(changed)}). "
-                f"Choose another --workdir, or undo the change."
+                f"{stored}: the run there has another configuration "
+                f"({'; '.join(changed[key] for key in kept)}). Undo the change, or choose another "
+                f"--workdir.{_onward(path, workdir, ours, kept)}"
             )
-        if not changed:
+        if not kept:
             return
     if not bucket.holds(path):  # which has no directories
         try:
@@ -90,6 +89,22 @@ def _prepare(config: ConfigDict, workdir: str, path: Path) -> None:
                 f"--workdir={workdir}: {error.strerror}. Choose another place."
             ) from None
     write_json(stored, {"fingerprint": configs.fingerprint(config), "config": ours})
+
+
+def _onward(path: Path, workdir: str, ours: dict[str, Any], changed: list[str]) -> str:
+    """How another run can go on from what this one has learnt, where there is such a way."""
+    if not (path / "checkpoints").exists() or any(key in _MODEL for key in changed):
+        return ""
+    form = "peft" if ours["lora.rank"] else "safetensors"
+    which = "" if (path / "selection.json").exists() else " --checkpoint=latest"
+    place = " --out=export" if bucket.holds(workdir) else ""
+    folder = f"{'export' if place else f'{workdir}/export'}/{form}"
+    setting = "lora.start" if ours["lora.rank"] else "model.weights"
+    return (
+        " To go on from what is learnt there with the new values: sft export "
+        f"--workdir={shlex.quote(workdir)} --format={form}{which}{place}, then sft train with "
+        f"--config.{setting}={shlex.quote(folder)} in another --workdir."
+    )
 
 
 def stored_config(workdir: str) -> ConfigDict:
@@ -121,6 +136,7 @@ def write_environment(workdir: Path, devices: list[str]) -> None:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
+            "processor": _processor(),
             "devices": devices,
             "git": _git(),
         },
@@ -195,6 +211,18 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def _processor() -> str:
+    """Its name, and the instructions on which rounding and speed in bfloat16 depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    fields = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
+    able = set(fields.get("flags", fields.get("Features", "")).split())
+    seen = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in able]
+    return f"{fields.get('model name', platform.processor())} ({', '.join(seen) or 'no AVX2'})"
 
 
 def _git() -> dict[str, Any]:

@@ -21,7 +21,7 @@ cp "{root}/python" "$UV_PROJECT_ENVIRONMENT/bin/python"
 # Runs what is asked for before training; of training it takes down how it was called.
 PYTHON = """
 if [[ $1 == tpu/preflight.py ]]; then shift; {preflight}; fi
-if [[ $1 == -c ]]; then exit 0; fi  # env.sh asks whether this is a good Python
+if [[ $1 == -c ]]; then exit 0; fi  # install.sh asks whether this is a good Python
 exec "{python}" "{record}" "{told}" "$@"
 """
 RECORD = """
@@ -43,7 +43,8 @@ class Host:
     def __init__(self, root: Path, preflight: str = "exit 0"):
         self.root, self.repo, self.told = root, root / "repo", root / "told.json"
         (self.repo / "scripts").mkdir(parents=True)
-        shutil.copy(ROOT / "scripts" / "env.sh", self.repo / "scripts")
+        for name in ("env.sh", "install.sh"):
+            shutil.copy(ROOT / "scripts" / name, self.repo / "scripts")
         shutil.copytree(ROOT / "tpu", self.repo / "tpu")
         for name in ("uv.lock", "pyproject.toml"):
             shutil.copy(ROOT / name, self.repo)

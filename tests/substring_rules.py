@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from sft.data.chat import ANSWER, CONTEXT, END, SCAFFOLD, Example
+from sft.data.dedup import templates
 from sft.data.dedup.substring import Options
 from sft.data.dedup.windows import Classes
 
@@ -18,18 +19,22 @@ def answers_of(example):
             yield start, stop, tokens[start:stop]
 
 
-def window_classes(rows, length, kept):
-    """Of each text, the (row, offset) where it is a window."""
-    found = {}
+def windows_of(text, length):
+    return [text[k : k + length] for k in range(len(text) - length + 1)]
+
+
+def form_classes(rows, options, kept):
+    """Of each text as short as a form may be, the (row, offset) where it is a window."""
+    found, length = {}, min(templates.LENGTH, options.length)
     for i in np.flatnonzero(kept):
-        for a, b, text in answers_of(rows[i]):
-            for k in range(b - a - length + 1):
-                found.setdefault(text[k : k + length], []).append((int(i), a + k))
+        for a, _, text in answers_of(rows[i]):
+            for k, window in enumerate(windows_of(text, length)):
+                found.setdefault(window, []).append((int(i), a + k))
     return found
 
 
 def sources_of(places, origins, options, kept):
-    """(rows that hold the window, minus the source) of the sources in which it is a template."""
+    """(rows that hold the window, minus the source) of the sources in which it is of a form."""
     for origin in {*origins.tolist()} if options.template_share and len(places) > 1 else ():
         held = len({i for i, _ in places if origins[i] == origin})
         size = int(sum(kept & (origins == origin)))
@@ -37,23 +42,58 @@ def sources_of(places, origins, options, kept):
             yield held, -origin
 
 
-def template_texts(rows, origins, options, kept):
-    classes = window_classes(rows, options.length, kept)
+def form_windows(rows, origins, options, kept):
+    classes = form_classes(rows, options, kept)
     return {w for w, places in classes.items() if [*sources_of(places, origins, options, kept)]}
+
+
+def form_tokens(rows, forms):
+    """The tokens, (row, offset), that lie in a window of a form."""
+    length = len(next(iter(forms), ()))
+    return {
+        (i, a + k + inside)
+        for i, example in enumerate(rows)
+        for a, _, text in (answers_of(example) if length else ())
+        for k, window in enumerate(windows_of(text, length))
+        if window in forms
+        for inside in range(length)
+    }
+
+
+def said_of(rows, forms):
+    """Of each answer its row, and the offsets and tokens that lie in no form."""
+    apart = form_tokens(rows, forms)
+    for i, example in enumerate(rows):
+        for a, b, _ in answers_of(example):
+            offsets = [k for k in range(a, b) if (i, k) not in apart]
+            yield i, offsets, tuple(example.tokens[offsets].tolist())
+
+
+def window_classes(rows, length, kept, forms=frozenset()):
+    """Of each text, the windows of what is said beside forms: the row, the place among what the row
+    says so, and the offsets of its tokens."""
+    found, before = {}, {}
+    for i, offsets, text in said_of(rows, forms):
+        start = before.get(i, 0)
+        before[i] = start + len(text)
+        for k, window in enumerate(windows_of(text, length) if kept[i] else ()):
+            found.setdefault(window, []).append((i, start + k, tuple(offsets[k : k + length])))
+    return found
 
 
 def apart(places, length):
     """The most of these places that do not overlap."""
     count, last = 0, (-1, 0)
-    for i, offset in sorted(places):
-        if i > last[0] or offset >= last[1]:
-            count, last = count + 1, (i, offset + length)
+    for i, place in sorted(places):
+        if i > last[0] or place >= last[1]:
+            count, last = count + 1, (i, place + length)
     return count
 
 
 def is_copy(place, places, groups, options):
     """The window rule."""
-    i, offset = place
+    i, offset, _ = place
+    places = [(j, other) for j, other, _ in places]
     if options.keep == "none" and options.scope == "group":
         return len({groups[j] for j, _ in places}) > options.max_copies
     if options.keep == "none":
@@ -65,15 +105,14 @@ def is_copy(place, places, groups, options):
     return apart(earlier, options.length) >= options.max_copies
 
 
-def turn_copies(rows, groups, options, kept, templates):
+def turn_copies(rows, groups, options, kept, forms):
     """(row, start, stop, rows of the first copy) of the whole answers that are copies."""
-    length, turns = options.length, []
+    apart, turns = form_tokens(rows, forms), []
     for i in np.flatnonzero(kept):
         kinds = [SCAFFOLD, *rows[i].kinds, SCAFFOLD]
         for a, b, text in answers_of(rows[i]):
-            parts = {text[k : k + length] for k in range(len(text) - length + 1)}
-            is_part = CONTEXT in (kinds[a], kinds[b + 1])
-            if b - a >= length and not is_part and not parts <= templates:
+            beside = sum((i, k) not in apart for k in range(a, b))
+            if beside >= options.length and CONTEXT not in (kinds[a], kinds[b + 1]):
                 turns.append((int(i), a, b, text))
     for i, a, b, text in turns:
         holders = {j for j, _, _, other in turns if other == text}
@@ -83,18 +122,18 @@ def turn_copies(rows, groups, options, kept, templates):
             yield i, a, b, min(holders, key=lambda j: (groups[j], j))
 
 
-def stated(rows, groups, origins, options, kept=None, templates=None):
+def stated(rows, groups, origins, options, kept=None, forms=None):
     """The tokens, (row, offset), that the rules call repeated."""
     kept = np.ones(len(rows), bool) if kept is None else kept
-    if templates is None:
-        templates = template_texts(rows, origins, options, kept)
+    if forms is None:
+        forms = form_windows(rows, origins, options, kept)
     repeated = set()
-    for text, places in window_classes(rows, options.length, kept).items():
-        for i, offset in places:
-            if text not in templates and is_copy((i, offset), places, groups, options):
-                repeated |= {(i, offset + k) for k in range(options.length)}
+    for places in window_classes(rows, options.length, kept, forms).values():
+        for place in places:
+            if is_copy(place, places, groups, options):
+                repeated |= {(place[0], k) for k in place[2]}
     if options.whole_turns and options.scope == "group":
-        for i, a, b, _ in turn_copies(rows, groups, options, kept, templates):
+        for i, a, b, _ in turn_copies(rows, groups, options, kept, forms):
             repeated |= {(i, k) for k in range(a, b)}
     for i in np.flatnonzero(kept):
         for a, b, _ in answers_of(rows[i]):
@@ -132,7 +171,7 @@ def plain_classes(corpus, length, *_):
         yield Classes(np.concatenate(batch), starts)
 
 
-def random_case(rng, templates=True, **options):
+def random_case(rng, forms=True, **options):
     """Rows over a small alphabet, groups and sources in any order, options that matter."""
     alphabet, length = rng.integers(1, 4), int(rng.integers(1, 5))
     rows = []
@@ -153,7 +192,7 @@ def random_case(rng, templates=True, **options):
         "length": length,
         "max_copies": int(rng.choice([1, 1, 2, 3])),
         "whole_turns": bool(rng.random() < 0.7),
-        "template_share": float(rng.choice([0, 0, 0.4, 0.8])) * templates,
+        "template_share": float(rng.choice([0, 0, 0.4, 0.8])) * forms,
         "template_rows": int(rng.integers(1, 4)),
     }
     groups, origins = rng.integers(0, 4, count), rng.integers(0, 2, count)

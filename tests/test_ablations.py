@@ -1,6 +1,7 @@
 """The files of ``configs/ablations``: sound, short, and said in full."""
 
 import ast
+import csv
 import re
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ FILES = sorted(path for path in FOLDER.glob("*.py") if path.name != "base.py")
 README = FOLDER / "README.md"
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import ablation_check  # noqa: E402
 import ablation_results  # noqa: E402
 
 
@@ -82,3 +84,63 @@ def test_what_has_been_run_becomes_a_table(tmp_path, monkeypatch, capsys):
     assert ablation_results.main(["--check"]) == 0
     (folder / "ranks.py").write_text('"""Something else.\n\nFound: yes.\n"""\n')
     assert ablation_results.main(["--check"]) == 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_published_fingerprints_are_those_of_today(path):
+    """A setting that is added elsewhere must make no published run another one."""
+    if path.stem == "lora_or_full":
+        pytest.skip("published with another eval.batch_size, which needed more memory")
+    name = str(path.relative_to(ROOT))
+    with (ablation_results.RESULTS / f"{path.stem}.csv").open() as file:
+        published = {word for line in csv.DictReader(file) for word in line["fingerprints"].split()}
+    found = points.check(configs.load(name), points.from_file(name), name)
+    assert {configs.fingerprint(point.config) for point in found} == published
+
+
+HEAD = "set,lora.rank,seeds,metric,mean,low,high"
+PUBLISHED = [
+    "test,4,0 1,exact_match,0.8,0.7,0.9",
+    "test,4,0 1,loss,0.5,0.4,0.6",
+    "test,8,0 1,exact_match,0.0,,",
+    "test,8,0 1,loss,0.5,,",
+]
+
+
+def checked(tmp_path, capsys, here):
+    for name, lines in (("published/ranks", PUBLISHED), ("sweep", here)):
+        file = tmp_path / f"{name}.csv"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("\n".join([HEAD, *lines]) + "\n")
+    words = ["ranks", str(tmp_path / "sweep.csv"), "--results", str(tmp_path / "published")]
+    code = ablation_check.main(words)
+    return code, capsys.readouterr().out.splitlines()
+
+
+def test_a_rerun_is_held_against_what_is_published(tmp_path, capsys):
+    code, lines = checked(tmp_path, capsys, PUBLISHED)
+    assert code == 0 and lines[-1].endswith(
+        "4 the same to the digit, 0 within, 0 outside or missing."
+    )
+    assert "80.0 % [70.0 %, 90.0 %]" in lines[1]
+    # At the ends of the intervals; without one, 0.05 of a share and a tenth of a loss.
+    edges = [
+        "test,4,0 1,exact_match,0.9,,",
+        "test,4,0 1,loss,0.4,,",
+        "test,8,0 1,exact_match,0.05,,",
+        "test,8,0 1,loss,0.549,,",
+    ]
+    code, lines = checked(tmp_path, capsys, edges)
+    assert code == 0 and "0 the same to the digit, 4 within" in lines[-1]
+    for i, worse in enumerate(("0.91", "0.39", "0.06", "0.56")):
+        key = edges[i].rsplit(",", 3)[0]
+        others = [edge for edge in edges if not edge.startswith(key)]
+        code, lines = checked(tmp_path, capsys, [*others, f"{key},{worse},,"])
+        assert code == 2 and lines[1 + i].endswith("outside") and "1 outside" in lines[-1]
+        code, lines = checked(tmp_path, capsys, others)
+        assert code == 2 and lines[1 + i].endswith("missing")
+
+
+def test_what_cannot_be_checked_is_one_line(tmp_path, capsys):
+    assert ablation_check.main(["ranks", str(tmp_path / "none.csv")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -18,7 +18,7 @@ from sft.data.records import Records
 LENGTH = 200
 
 
-def examine(train, production=None, policy="drop", length=LENGTH, **others):
+def examine(train, production=None, policy="drop", length=LENGTH, form=None, **others):
     sets = {
         name: found if isinstance(found, audit.Set) else make_set(found)
         for name, found in {"train": train, **others}.items()
@@ -30,6 +30,7 @@ def examine(train, production=None, policy="drop", length=LENGTH, **others):
         max_length=length,
         eval_max_length=length,
         policy=policy,
+        form=form,
     )
 
 
@@ -159,7 +160,7 @@ def test_skew_of_production_comes_with_what_to_do():
 class Tags(html.parser.HTMLParser):
     """Checks that tags close in order; collects names."""
 
-    VOID = ("meta", "br", "line", "rect")
+    VOID = ("meta", "br")
 
     def __init__(self):
         super().__init__()
@@ -167,7 +168,7 @@ class Tags(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.add(tag)
-        if tag not in self.VOID or tag == "rect":
+        if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):

@@ -127,14 +127,6 @@ def test_marks_name_the_first_row():
     assert contents.marks(pairs(("x", "y"), system="<|turn>"))["<|turn>"]["rows"] == 1
 
 
-def test_conflicts_need_the_same_prompt_and_another_answer():
-    rows = pairs(("a", "1"), ("a ", "1"), ("a", "2"), ("b", "1"), ("c", "1"), ("c", "1"))
-    assert contents.conflicts(rows) == {"prompts": 1, "rows": 3}
-    rows += pairs(("b", "2"), system="other")
-    assert contents.conflicts(rows)["prompts"] == 1
-    assert contents.conflicts([conversation("only a prompt")]) == {"prompts": 0, "rows": 0}
-
-
 def test_fingerprints_are_of_roles_and_texts():
     same = contents.fingerprints([conversation("a", "b")])
     assert same == contents.fingerprints([conversation(" a", "b\n", source="elsewhere:9")])

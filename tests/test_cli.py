@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -145,8 +146,8 @@ def test_command_line(shared, tmp_path, capsys, words, fragments):
     assert all(fragment in err for fragment in fragments), err
 
 
-@pytest.mark.parametrize("unbuffered, code", [("", 0), ("1", 141)])
-def test_reader_that_stops_reading(unbuffered, code):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_reader_that_stops_reading(unbuffered):
     process = subprocess.Popen(
         [sys.executable, "-m", "sft", "--help"],
         cwd=tiny_run.ROOT,
@@ -157,4 +158,4 @@ def test_reader_that_stops_reading(unbuffered, code):
     )
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait() == code
+    assert process.wait() == 128 + signal.SIGPIPE

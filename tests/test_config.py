@@ -142,4 +142,4 @@ def test_fingerprint_follows_every_key(key):
 
 def test_difference_names_both_values():
     lines = difference({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
-    assert lines == ["b: 3 there, 2 here", "c: 4 there, None here"]
+    assert lines == {"b": "b: 3 there, 2 here", "c": "c: 4 there, None here"}

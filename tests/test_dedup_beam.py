@@ -127,7 +127,7 @@ def test_few_members_speak_for_many():
         rows = np.sort(rng.integers(0, 5000, size))
         origins = rng.integers(0, 3, 5000)[rows]
         every = members.make(same, same, rng.integers(0, 900, size), rows, origins)
-        few = members.essential(every, 1, Options(max_copies=copies), has_templates=True)
+        few = members.essential(every, 1, Options(max_copies=copies), counts_rows=True)
         assert 2 <= len(few) <= copies + 1 + 3
         counts = [len(np.unique(rows[origins == origin])) for origin in range(3)]
         assert np.bincount(few["origin"], few["held"]).tolist() == counts
@@ -140,11 +140,11 @@ def test_ids_that_agree_in_one_half_are_told_apart():
     every = members.make(high, low, keys, keys, keys)
     decisions = np.zeros(3, members.DECISION)
     for at, (one, other) in enumerate([(3, 1), (1, 3), (1, 2)]):
-        decisions[at] = (one, other, 10 * one + other, 0, 0, 0)
+        decisions[at] = (one, other, 10 * one + other, 0)
     index, found = members.match(every, [decisions[:1], decisions[1:]])
     assert index.tolist() == [1, 2, 4] and found["limit"].tolist() == [12, 13, 31]
     assert len(members.match(every, [])[0]) == 0
-    parts = [*members.decide([every, every], np.array([0, 5]), np.zeros(0), 1, Options())]
+    parts = [*members.decide([every, every], np.array([0, 5]), 1, Options())]
     assert parts == []  # equal keys: five classes, and no copy
 
 

@@ -8,16 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_chat import talk
+from test_tokenizer import tiny
 
+from sft.data import chat
 from sft.data.conversation import Turn
 from sft.data.dedup import exact, normal
+from sft.data.examples import Examples
 
 AS_WRITTEN = normal.Options()
 LOOSE = normal.Options(case=True, punctuation=True)
 OPTIONS = st.builds(normal.Options, case=st.booleans(), punctuation=st.booleans())
 # Letters that compose, whose case is not one to one, and that break words.
 ODD = st.text(
-    st.sampled_from("aAeé\u0301\u0130ß\u017fΣςK\u212b\u0345_-.,!?\u037e$+#15٣ \t\n\u3000\u200b日")
+    st.sampled_from(
+        "aAeé\u0301\u0130ß\u017fΣςK\u212b\u0345_-.,!?\u037e$+#15٣ \t\n\u3000\u200b\u2581日"
+    )
 )
 
 
@@ -26,7 +31,7 @@ def test_the_normal_form_is_its_own(value, options):
     form = normal.text(value, options)
     assert normal.text(form, options) == form
     assert unicodedata.is_normalized("NFC", form) and form == " ".join(form.split())
-    assert bool(form) == bool(value.strip())
+    assert bool(form) == bool(value.replace("\u2581", " ").strip())
 
 
 @given(st.text() | ODD, OPTIONS)
@@ -164,7 +169,7 @@ def test_other_answers_to_a_prompt_are_kept_and_counted():
     found, prompt_ids = exact.find(talks), exact.prompts(talks)
     assert np.flatnonzero(found.is_repeat).tolist() == [2, 8]
     assert prompt_ids.tolist() == [0, 0, 0, 0, 4, 5, 6, 6, 6]
-    assert exact.several_answers(prompt_ids, found) == {"prompts": 2, "rows": 5, "most": 3}
+    assert exact.several_answers(encoded(talks)) == {"prompts": 2, "rows": 7}
     over = exact.over_cap(talks, prompt_ids, 1)
     assert np.flatnonzero(over).tolist() == [1, 3, 7, 8]
     assert not exact.over_cap(talks, prompt_ids, 0).any()
@@ -172,8 +177,44 @@ def test_other_answers_to_a_prompt_are_kept_and_counted():
 
 def test_no_rows():
     assert exact.find([]).first.shape == exact.prompts([]).shape == (0,)
-    none = exact.several_answers(exact.prompts([]), exact.find([]))
-    assert none == {"prompts": 0, "rows": 0, "most": 0}
+    assert exact.several_answers(encoded([])) == {"prompts": 0, "rows": 0}
+
+
+def encoded(talks):
+    return Examples.from_list([chat.encode(one, tiny(), "gemma3") for one in talks])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (("q", "1"), ("q", "2"), 2),
+        (("q", "1"), (" q", "1\n"), 0),  # the chat format strips turns
+        (("q", "a\u2581b"), ("q", "a b"), 0),  # the same tokens
+        (("q\u2581r", "1"), ("q r", "2"), 2),
+        (("q", "a  b"), ("q", "a b"), 2),  # told apart by the model, not by the normal form
+        (("q", "1", "r", "2"), ("q", "1", "r", "3"), 2),
+        (("q", "1", "r", "2"), ("q", "3", "r", "2"), 0),  # an earlier answer is of the prompt
+        (("q", "1"), ("q", "1", "q", "2"), 0),
+    ],
+)
+def test_different_answers_are_different_tokens(one, other, expected):
+    rows = [talk(*one), talk(*other), talk("other", "1"), talk("other", "1")]
+    assert exact.several_answers(encoded(rows)) == {"prompts": expected // 2, "rows": expected}
+    masked = encoded(rows)
+    masked = Examples(masked.tokens, np.minimum(masked.kinds, chat.CONTEXT), masked.starts)
+    assert exact.several_answers(masked)["rows"] == expected
+    assert exact.several_answers(encoded([*rows, rows[0]]))["rows"] == expected * 3 // 2
+
+
+def test_rows_without_an_answer_have_none():
+    kinds = np.array([chat.SCAFFOLD, chat.PROMPT], np.uint8)
+    alone = chat.Example(np.array([2, 5], np.int32), kinds)
+    assert exact.several_answers(Examples.from_list([alone, alone]))["prompts"] == 0
+
+
+def test_what_the_tokenizer_writes_for_a_space_is_a_space():
+    assert normal.text("a\u2581\u2581b\u2581", normal.Options()) == "a b"
+    assert exact.find([talk("q", "a\u2581b"), talk("q", "a b")]).first.tolist() == [0, 0]
 
 
 HASH_SEED = """

@@ -185,7 +185,8 @@ def test_a_common_instruction_does_not_make_rows_alike():
     draw = np.random.default_rng(9)
     rows = [[(LONG + draw.integers(300, 999, 8).tolist(), [5 + i % 3])] for i in range(120)]
     assert near.find(examples_of(rows)).tolist() == [*range(120)]
-    few = near.find(examples_of(rows[:60]), near.Options(**CERTAIN))
+    assert near.find(examples_of(rows[:60])).tolist() == [*range(60)]
+    few = near.find(examples_of(rows[:9]), near.Options(**CERTAIN))
     assert len({*few.tolist()}) == 3  # of a few rows, it may be what they are about
 
 

@@ -132,6 +132,27 @@ def test_an_instruction_around_many_prompts_says_nothing(count):
     assert set(np.bincount(found.rows[found.sides == 1])[count:]) == {26}
 
 
+@pytest.mark.parametrize(
+    ("count", "others", "says_nothing"),
+    [
+        (9, 0, False),
+        (10, 0, True),
+        (30, 31, False),
+        (30, 30, True),
+        (99, 99, True),
+        (99, 102, False),
+    ],
+)
+def test_an_instruction_around_half_of_few_prompts_says_nothing(count, others, says_nothing):
+    draw = np.random.default_rng(1)
+    instruction = [*range(10, 40)]
+    asked = [instruction + draw.integers(50, 999, 6).tolist() for _ in range(count)]
+    asked += [draw.integers(1000, 9999, 36).tolist() for _ in range(others)]
+    examples = Examples.from_list([example([(prompt, [60, 61])]) for prompt in asked])
+    (read,) = ngrams.readers([examples], 5, 0)
+    assert len(read.template) == 26 * says_nothing
+
+
 def test_of_many_rows_a_sample_is_looked_at(monkeypatch):
     monkeypatch.setattr(ngrams, "_LOOKED_AT", 200)
     rows = [[([4, 5, 6], [7, index])] for index in range(10, 1000)]

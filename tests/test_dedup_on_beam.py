@@ -8,7 +8,7 @@ from substring_rules import lists_of, random_case
 from test_dedup_plan import corpus, same_plans
 
 from sft.data.chat import ANSWER, Example
-from sft.data.dedup import options, substring
+from sft.data.dedup import options, substring, templates
 from sft.data.dedup.beam import pipeline
 from sft.data.dedup.beam import policy as beyond
 from sft.data.dedup.beam.policy import Layout
@@ -22,11 +22,12 @@ pytestmark = pytest.mark.beam
 
 
 @pytest.mark.parametrize("scope", ["group", "record"])
-def test_random_rows_as_on_one_machine(scope):
+def test_random_rows_as_on_one_machine(scope, monkeypatch):
     rng = np.random.default_rng(ord(scope[0]))
     drops = spans = listed = 0
     for number in range(10):
         keep = "none" if number % 4 == 3 else "first"
+        monkeypatch.setattr(templates, "LENGTH", [8, 2][number % 2])
         rows, groups, origins, options = random_case(rng, scope=scope, keep=keep)
         rows, groups, origins = 3 * rows, np.tile(groups, 3), np.tile(origins, 3)
         given = Examples.from_list(rows), groups, origins

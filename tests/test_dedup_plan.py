@@ -9,7 +9,7 @@ from test_dedup_leakage import letters, made, noise
 
 from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, Example
 from sft.data.dedup import plan as plans
-from sft.data.dedup.build import build, fingerprint
+from sft.data.dedup.build import build, fingerprint, refuse
 from sft.data.dedup.options import Options
 from sft.data.dedup.plan import Plan, Reason
 from sft.data.examples import Examples
@@ -123,8 +123,12 @@ def test_of_rows_alike_by_embedding_the_first_stays():
 
 def test_nothing_left_is_an_error_that_says_why():
     asked = letters(30)
+    plan = build(*made((asked, "x"), (asked, "x")), {"validation": made((asked, "y"))})
+    assert plan.kept.tolist() == [] and sorted(plan.reasons) == [0, 1]
     with pytest.raises(UserError, match=r"none of 2 training rows is left \(exact 1, leak_prompt"):
-        build(*made((asked, "x"), (asked, "x")), {"validation": made((asked, "y"))})
+        refuse(plan)
+    refuse(build(*made((asked, "x")), {}))
+    refuse(build([], Examples.from_list([]), {}))
 
 
 def same_plans(one: Plan, other: Plan) -> bool:
@@ -216,6 +220,14 @@ def test_a_plan_of_something_else_is_refused_by_name():
         with pytest.raises(UserError, match=r"Run sft data again\.$") as error:
             plans.apply(plan, train[1], fingerprint(*changed))
         assert word in str(error.value)
+
+
+def test_a_plan_of_an_older_version_is_refused(monkeypatch):
+    train, held = corpus()
+    plan = build(*train, held)
+    monkeypatch.setattr(plans, "VERSION", plans.VERSION + 1)
+    with pytest.raises(UserError, match=r"other version of this program\. Run sft data again\.$"):
+        plans.check(plan, fingerprint(*train, held, Options()))
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):

@@ -5,19 +5,20 @@ import sys
 import numpy as np
 import pytest
 from substring_rules import (
+    form_classes,
+    form_windows,
     is_copy,
     plain_classes,
     random_case,
     sources_of,
     stated,
-    template_texts,
     tokens_of,
     turn_copies,
     window_classes,
 )
 
 from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
-from sft.data.dedup import substring, windows
+from sft.data.dedup import substring, templates, windows
 from sft.data.dedup.substring import Options, find
 from sft.data.examples import Examples
 from sft.errors import UserError
@@ -69,46 +70,52 @@ def test_random_rows_against_the_rules(scope, keep, engine, monkeypatch):
         kept = rng.random(len(rows)) < 0.8 if rng.random() < 0.3 else np.ones(len(rows), bool)
         found = find(Examples.from_list(rows), groups, origins, options, kept)
         repeated = tokens_of(found)
-        templates = template_texts(rows, origins, options, kept)
-        expected = stated(rows, groups, origins, options, kept, templates)
+        forms = form_windows(rows, origins, options, kept)
+        expected = stated(rows, groups, origins, options, kept, forms)
         assert repeated == expected, (rows, groups, options)
-        check_owners(found, rows, groups, options, kept, templates)
-        check_templates(found, rows, origins, options, kept, templates)
+        check_owners(found, rows, groups, options, kept, forms)
+        check_forms(found, rows, origins, options, kept, forms)
         repeats += len(repeated) > 0
         listed += len(found.templates) > 0
     assert repeats > COUNTS[engine] / 5 and listed > COUNTS[engine] / 8
 
 
-def check_owners(found, rows, groups, options, kept, templates):
+def check_owners(found, rows, groups, options, kept, forms):
     """Each owner has what its span starts with, and no row that comes before it does."""
-    classes = window_classes(rows, options.length, kept)
-    turns = [*turn_copies(rows, groups, options, kept, templates)]
+    classes = window_classes(rows, options.length, kept, forms)
+    turns = [*turn_copies(rows, groups, options, kept, forms)]
+    copies = {}  # of each token in a copy of a window, who owns the last such window
+    for places in classes.values():
+        order = (lambda j: (groups[j], j)) if options.scope == "group" else (lambda j: j)
+        owner = min((j for j, *_ in places), key=order)
+        for place in places:
+            if is_copy(place, places, groups, options):
+                for k in place[2]:
+                    copies[place[0], k] = max(copies.get((place[0], k), (-1, 0)), (place[1], owner))
     for i, start, owner in zip(found.rows, found.starts, found.owners, strict=True):
+        whole = [first for j, a, _, first in turns if (j, a) == (i, start)]
+        by_window = copies.get((int(i), int(start)), (-1, -1))[1]
         if options.keep == "none":
             assert owner == -1
-            continue
-        text = tuple(rows[i].tokens[start : start + options.length].tolist())
-        places = [] if text in templates else classes.get(text, [])
-        if (i, start) in places and is_copy((i, start), places, groups, options):
-            order = (lambda j: (groups[j], j)) if options.scope == "group" else (lambda j: j)
-            assert owner == min((j for j, _ in places), key=order)
+        elif whole:
+            assert owner in (by_window, *whole)
         else:
-            assert owner in [first for j, a, _, first in turns if (j, a) == (i, start)]
+            assert owner == by_window
 
 
-def check_templates(found, rows, origins, options, kept, expected):
-    """The listing holds every template window, no other, and no text that longer ones hold."""
-    length = options.length
-    texts = [tuple(template["tokens"]) for template in found.templates]
+def check_forms(found, rows, origins, options, kept, expected):
+    """The listing holds every window of a form, no other, and no text that longer ones hold."""
+    length = min(templates.LENGTH, options.length)
+    texts = [tuple(form["tokens"]) for form in found.templates]
     parts = [{t[k : k + length] for k in range(len(t) - length + 1)} for t in texts]
     assert set().union(*parts) == expected
     for text, windows_of in zip(texts, parts, strict=True):
         longer = [p for t, p in zip(texts, parts, strict=True) if len(t) > len(text)]
         assert not windows_of <= set().union(*longer)
-    classes = window_classes(rows, length, kept)
-    for template, windows_of in zip(found.templates, parts, strict=True):
+    classes = form_classes(rows, options, kept)
+    for form, windows_of in zip(found.templates, parts, strict=True):
         most = [max(sources_of(classes[w], origins, options, kept)) for w in windows_of]
-        rows_of, source = template["rows"], -template["origin"]
+        rows_of, source = form["rows"], -form["origin"]
         assert (rows_of, source) in most and rows_of == max(held for held, _ in most)
 
 
@@ -186,20 +193,22 @@ def test_the_end_of_a_turn_goes_with_the_whole_turn_only():
     assert search([row("abcd"), row("abcd", end=False)]) == [(1, "abcd", 0)]
 
 
-def test_a_template_stays_and_is_listed():
+def test_a_form_stays_and_is_listed():
     rows = [row(f"call({i})") for i in "abcdefgh"] + [row("xcall(a"), row("uvw"), row("uvw")]
-    origins = [0] * 8 + [1] * 3
+    rows += [row("call(mnop"), row("call(mnopq"), row("mncall(op")]
+    origins = [0] * 8 + [1] * 6
     options = {"template_rows": 5, "template_share": 0.5, "length": 4}
     spans = search(rows, origins=origins, **options)
-    assert spans == [(8, "ll(a", 0)]
+    # "ll(a" is a form and a letter; what is copied besides the form is found, in pieces too.
+    assert spans == [(12, "mnop", 11), (13, "mn", 11), (13, "op", 11)]
     examples = Examples.from_list(rows)
-    found = find(examples, np.arange(11), np.array(origins), Options(**options))
+    found = find(examples, np.arange(14), np.array(origins), Options(**options))
     assert found.templates == [{"tokens": [*map(ord, "call(")], "rows": 8, "origin": 0}]
     too_few = search(rows, origins=origins, **{**options, "template_rows": 9})
-    assert (7, "call(", 0) in too_few
+    assert (7, "call(", 0) in too_few and (8, "call(a", 0) in too_few
 
 
-def test_templates_are_the_same_whatever_the_engine():
+def test_forms_are_the_same_whatever_the_engine():
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice([*"ab"], 30)) for _ in range(12)]
     rows = Examples.from_list([row(text) for text in texts])
@@ -214,7 +223,7 @@ def test_templates_are_the_same_whatever_the_engine():
     assert listings[0] == listings[1] and len(listings[0]) > 1
 
 
-def test_a_listed_template_ends_with_its_row():
+def test_a_listed_form_ends_with_its_row():
     """Windows of one token follow each other across rows without a token between their answers."""
     tail = Example(np.array([7, 8], np.int32), np.array([ANSWER] * 2, np.uint8))
     options = Options(length=1, template_share=1.0, template_rows=1)

@@ -159,6 +159,46 @@ def test_large_start_is_that_of_the_first_step():
     assert "the first step is not logged" in diagnosis.diagnose(run).summary
 
 
+@pytest.mark.parametrize(
+    ("loss", "end_loss", "ends", "prompt", "text"),
+    [
+        (20.0, 35.0, 50, 4.0, None),  # a label of one token, which the model knows
+        (20.0, 28.0, 50, 4.0, None),  # and one that nothing announces: 12 nats
+        (20.0, 28.0, 50, 11.0, 12.0),  # but here the prompts are no text to it either
+        (20.0, 28.0, 50, None, 12.0),  # and here that is not known
+        (14.0, 36.0, 10, 4.0, 11.56),  # ten tokens an answer, none of which it knows
+        (14.0, 40.0, 20, 4.0, None),
+        (9.0, 0.0, 50, 12.0, None),  # what it costs in all is not much
+        (20.0, None, 50, None, 20.0),  # a run from before the two were told apart
+        (20.0, 35.0, 0, 4.0, 20.0),
+    ],
+)
+def test_a_large_start_is_judged_by_text(loss, end_loss, ends, prompt, text):
+    train = {"trained_tokens": 100, "trained_ends": ends}
+    start = {"loss": loss, "end_loss": end_loss, "prompt_loss": prompt}
+    run = course([loss, 2.0], [start, 2.0], report={"sets": {"train": train}})
+    found = data.large_start(run)
+    if text is None:
+        assert found is None
+        return
+    assert f"begins at a loss of {text:.2f} nats a token" in found.sentence
+    assert (f"{loss:.2f} with the ends of turn" in found.sentence) == (text != loss)
+    assert ("on the prompts" in found.sentence) == (prompt is not None)
+
+
+def test_training_losses_with_prompts_are_held_against_no_validation_loss():
+    """They are of other text; the course of training alone can still show overfitting."""
+    train = [4.0] * 4 + [3.0] * 4 + [2.0] * 4
+    plain = course(train, [1.5, 1.4, 1.5, 1.8])
+    assert data.distributions(plain) and not curves.overfitting(plain)
+    mixed = course(train, [1.5, 1.4, 1.5, 1.8], {"loss.prompt_weight": 0.1, "train.epochs": 3})
+    assert data.distributions(mixed) is None
+    assert "from epoch 2 on: validation loss rose from 1.4000" in curves.overfitting(mixed).sentence
+    summary = diagnosis.diagnose(mixed).summary
+    assert "training losses are of prompts too (config.loss.prompt_weight)" in summary
+    assert "prompt_weight" not in diagnosis.diagnose(plain).summary
+
+
 def test_rows_cut_and_rows_without_targets():
     fit = {"over": 30, "share": 0.3, "truncated": 20, "dropped": 10, "max_length": 64}
     train = {"fit": fit | {"lost_trained_tokens": 50}, "trained_tokens": 950}

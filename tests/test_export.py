@@ -38,7 +38,7 @@ def test_every_format_of_a_run(export, tmp_path, capsys):
         assert apart["agreement"] == 1 and apart["largest"] < 1e-4
         card = (folder / "README.md").read_text()
         assert "license: gemma" in card and "Not evaluated: run `sft eval" in card
-        assert "* `lora.rank = 4`" in card
+        assert "| `lora.rank` | `4` | `8` |" in card
         assert "ai.google.dev/gemma/terms" in (folder / "NOTICE").read_text()
         assert all(file.stat().st_mode & 0o444 == 0o444 for file in folder.iterdir())
     assert sorted(os.listdir(tmp_path / "out")) == sorted(names)  # and no temporary ones

@@ -9,6 +9,7 @@ from test_chat import talk, tiny_for
 from test_examples import equal
 
 from sft.data import chat
+from sft.data import fit as fit_lib
 from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, SYSTEM, Example
 from sft.data.examples import Examples, encode_all
 from sft.data.fit import POLICIES, fit, lost_at
@@ -124,6 +125,12 @@ def test_by_hand():
     assert report == {
         **{"policy": "truncate_prompt_left", "max_length": 12, "over": 1, "dropped": 0},
         **{"truncated": 1, "lost_trained_tokens": 0, "share": 0.5, "examples": ["data.jsonl:2"]},
+        **{
+            "rows": 2,
+            "longest": 14,
+            "longest_at": "data.jsonl:2",
+            "holds": {"most": 16, "all": 16},
+        },
     }
     left, _, report = fit(rows(short, ONE), 12, "truncate_response", 0, SOURCES)
     assert left[1].tokens.tolist() == TOKENS[:13] and left[1].kinds.tolist() == KINDS[:13]
@@ -174,16 +181,51 @@ def test_error_allows_a_share():
         fit(examples, 10, "error", 0.24, SOURCES)
     assert str(error.value) == (
         "config.data.max_length = 10: 1 of 4 examples are longer (the longest, data.jsonl:4, needs "
-        "14); config.data.max_over_long = 0.24 of the rows may be. Raise max_length, or set "
-        "config.data.over_long to one of drop, truncate_prompt_left, truncate_response."
+        "14); config.data.max_over_long = 0.24 of the rows may be. max_length = 16 holds all. "
+        "Raise it, or set config.data.over_long to one of drop, truncate_prompt_left, "
+        "truncate_response."
     )
 
 
 def test_nothing_left_and_unknown_policies_are_errors():
-    with pytest.raises(UserError, match=r"over_long = 'drop' none is left\. Raise max_length\."):
+    with pytest.raises(
+        UserError, match=r"over_long = 'drop' none is left\. max_length = 16 holds all\."
+    ):
         fit(rows(ONE, ONE), 3, "drop", 0, SOURCES)
     with pytest.raises(UserError, match="over_long = 'cut': expected one of"):
         lost_at(rows(ONE), 3, "cut")
+
+
+@pytest.mark.parametrize(
+    ("needed", "max_length", "most", "every"),
+    [
+        ([], 512, 1024, 1024),
+        ([3, 9], 512, 1024, 1024),  # all fit: the next length
+        ([512, 513], 512, 1024, 1024),
+        ([1024], 512, 1024, 1024),
+        ([1025], 512, 2048, 2048),
+        ([100] * 99 + [70_000], 64, 128, 131_072),
+        ([100] * 98 + [300, 70_000], 64, 512, 131_072),
+        ([40], 24, 64, 64),
+    ],
+)
+def test_the_lengths_that_would_do(needed, max_length, most, every):
+    lengths = np.array(needed, np.int64) + 1
+    found = fit_lib.holding(lengths, max_length)
+    assert found == {"most": most, "all": every}
+    shares = [np.mean(lengths - 1 <= length) if needed else 1 for length in found.values()]
+    assert shares[0] >= 0.99 and shares[1] == 1
+    said = fit_lib.held(found)
+    assert said.startswith(f"max_length = {most:,} holds") and f"{every:,}" in said
+
+
+def test_cutting_loses_what_it_must_and_refusing_comes_after():
+    examples = rows(ONE, ONE)
+    left, kept, report = fit_lib.cut(examples, 3, "error", SOURCES)
+    assert len(left) == len(kept) == 0 and report["dropped"] == 2
+    with pytest.raises(UserError, match="over_long = 'error' none is left"):
+        fit_lib.refuse(report, 1.0)
+    fit_lib.refuse(fit_lib.cut(examples, 14, "error", SOURCES)[2], 0.0)
 
 
 def test_no_examples_and_few_names():

@@ -16,6 +16,7 @@ from tiny import scored
 
 from sft import inputs, sets
 from sft.data import pipeline
+from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
 from sft.model import sharding
 from sft.train import loop, optim, validation
 from sft.train.steps import make_steps
@@ -210,6 +211,42 @@ def test_validation_depends_on_neither_batch_size_nor_packing(shared):
     batch = pipeline.make_batch([[found[i] for i in row] for row in rows], 64)
     packed = scored(steps, state.trainable, frozen, validation.place(batch, steps))
     assert float(packed["loss"].mean()) == pytest.approx(at_start["loss"], rel=1e-6)
+
+
+def test_ends_of_turn_are_told_apart_from_text(shared):
+    """What they cost is what a set loses in which they are not trained."""
+    config = shared.values(eval__batch_size=3)
+    steps = make_steps(
+        config, tiny_run.SPEC, optim.make(config.optim, TOTAL), sharding.make_mesh(config)
+    )
+    params = inputs.params(config, tiny_run.SPEC, steps.params_sharding)
+    state, frozen = steps.init(jax.random.key(0), params)
+    turns = [[7], [8, 9], [10, 11, 12, 13, 14]]
+    both = [
+        Example(
+            np.array([2, 5, *ids, 1, 3, *ids, 1], np.int32),
+            np.array(
+                [SCAFFOLD, PROMPT, *[ANSWER] * len(ids), END, PROMPT, *[ANSWER] * len(ids), END],
+                np.uint8,
+            ),
+        )
+        for ids in turns
+    ]
+    no_ends = [
+        Example(row.tokens, np.where(row.kinds == END, CONTEXT, row.kinds).astype(np.uint8))
+        for row in both
+    ]
+    scored = [
+        validation.by_example(config, steps, state.trainable, frozen, rows)
+        for rows in (both, no_ends)
+    ]
+    assert scored[0].ends.tolist() == [2, 2, 2] and scored[1].ends.tolist() == [0, 0, 0]
+    text = scored[0].nll - scored[0].end_nll
+    np.testing.assert_allclose(text, scored[1].nll, rtol=1e-6)
+    found = validation.summary(scored[0])
+    assert found["answer_loss"] == pytest.approx(scored[1].nll.sum() / 16)
+    assert found["end_loss"] == pytest.approx(scored[0].end_nll.sum() / 6)
+    assert found["loss"] == pytest.approx((16 * found["answer_loss"] + 6 * found["end_loss"]) / 22)
 
 
 def scalars(run):

@@ -13,9 +13,10 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = [
     *sorted((ROOT / "scripts").rglob("*.sh")),
     *(ROOT / "tpu").glob("*.sh"),
+    ROOT / "scripts" / "sft",
     ROOT / ".ci" / "run",
 ]
-WORKING = "exit 0"  # a Python that passes the check of env.sh
+WORKING = "exit 0"  # a Python that passes the check of install.sh
 BROKEN = "echo 'command not found in this version' >&2; exit 127"
 UV = """
 case "$1" in --version) echo "uv ${FAKE_UV_VERSION:-0.9.1}"; exit ;; esac
@@ -36,15 +37,16 @@ def program(path: Path, body: str) -> Path:
 
 
 class Machine:
-    """A checkout, a home and a PATH with the system tools that env.sh needs, and no more."""
+    """A checkout, a home and a PATH with the system tools that install.sh needs, and no more."""
 
-    TOOLS = "bash dirname cat cksum sort mkdir chmod rm env".split()
+    TOOLS = "bash dirname cat cksum sort mkdir chmod rm env readlink".split()
 
     def __init__(self, root: Path):
         self.repo, self.home, self.bin = root / "repo", root / "home", root / "bin"
         (self.repo / "scripts").mkdir(parents=True)
         self.home.mkdir()
-        shutil.copy(ROOT / "scripts" / "env.sh", self.repo / "scripts")
+        for name in ("env.sh", "install.sh", "sft"):
+            shutil.copy(ROOT / "scripts" / name, self.repo / "scripts")
         for name in ("uv.lock", "pyproject.toml"):
             (self.repo / name).write_text(name)
         self.bin.mkdir()
@@ -56,11 +58,15 @@ class Machine:
         program(self.bin / "uv", UV)
 
     def source(self, *extras: str, **variables: str) -> subprocess.CompletedProcess:
-        environment = {"PATH": str(self.bin), "HOME": str(self.home), "UV_LOG": str(self.log)}
         command = f'set -euo pipefail; source "{self.repo}/scripts/env.sh" "$@"; type -P python'
+        return self.run(["/bin/bash", "-c", command, "bash", *extras], **variables)
+
+    def run(self, line: list[str], cwd: Path = ROOT, **variables: str):
+        environment = {"PATH": str(self.bin), "HOME": str(self.home), "UV_LOG": str(self.log)}
         return subprocess.run(
-            ["/bin/bash", "-c", command, "bash", *extras],
+            line,
             env=environment | variables,
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=30,
@@ -78,7 +84,7 @@ def machine(tmp_path: Path) -> Machine:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 def test_scripts_parse(script):
     subprocess.run(["bash", "-n", script], check=True)
-    if script.name != "env.sh":
+    if script.name != "env.sh":  # which is sourced
         assert os.access(script, os.X_OK)
         assert "set -euo pipefail" in script.read_text()
 
@@ -114,6 +120,64 @@ def test_312_is_preferred_and_pyenv_root_is_heeded(machine, tmp_path):
     assert f"--python {python} " in machine.calls()[0]
 
 
+needs_zsh = pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
+LOOK = 'whence -p python; print -r -- "$ROOT"; set -o | grep -E "errexit|nounset|pipefail"'
+
+
+@needs_zsh
+@pytest.mark.parametrize("options", ["", "setopt nounset noclobber shwordsplit ksharrays"])
+def test_zsh_sources_it_too(machine, tmp_path, options):
+    """From a relative path, through a link, with options of one's own: nothing is left behind."""
+    machine.uv()
+    program(machine.bin / "python3.12", WORKING)
+    (machine.bin / "grep").symlink_to(shutil.which("grep"))
+    (tmp_path / "link").symlink_to(machine.repo)
+    before = sorted(tmp_path.iterdir())
+    for path, cwd in ((machine.repo / "scripts/env.sh", "/"), ("link/scripts/env.sh", tmp_path)):
+        run = machine.run(
+            [shutil.which("zsh"), "-f", "-c", f"{options}\nsource {path} dev\n{LOOK}"], Path(cwd)
+        )
+        assert run.returncode == 0 and run.stderr.count("\n") <= 1, run.stderr
+        python, root, *switches = run.stdout.splitlines()
+        assert python == str(machine.repo / ".venv/bin/python") and root == str(machine.repo)
+        is_set = {line.split()[0]: line.split()[1] for line in switches}
+        assert is_set["errexit"] == is_set["pipefail"] == "off"
+    assert sorted(tmp_path.iterdir()) == sorted([*before, machine.log])
+    assert len(machine.calls()) == 1
+
+
+@needs_zsh
+def test_zsh_hears_of_a_failure_and_lives_on(machine):
+    machine.uv()
+    program(machine.bin / "python3.12", WORKING)
+    line = f'source {machine.repo}/scripts/env.sh dev; echo $? "$VIRTUAL_ENV"'
+    run = machine.run([shutil.which("zsh"), "-f", "-c", line], UV_FAILS="1")
+    assert run.stdout == "1 \n" and "no such package: xyz" in run.stderr
+
+
+def test_other_shells_are_shown_the_way(machine):
+    run = machine.run(["/bin/dash", "-c", f". {machine.repo}/scripts/env.sh"])
+    assert run.returncode == 1 and run.stdout == ""
+    assert run.stderr.count("\n") == 1 and "scripts/sft" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "extras, installed", [(None, "--extra demo"), ("tpu", "--extra tpu"), ("", "")]
+)
+def test_sft_needs_no_sourcing(machine, tmp_path, extras, installed):
+    """Called through a link, from another folder: words reach the command as they are."""
+    machine.uv()
+    program(machine.bin / "python3.12", WORKING)
+    program(machine.repo / ".venv/bin/sft", 'printf "%s|" "$@"; exit 42')
+    (tmp_path / "sft").symlink_to(machine.repo / "scripts/sft")
+    given = {} if extras is None else {"SFT_EXTRAS": extras}
+    words = ["train", "--config.data.reading.instruction=a  b", "", "*"]
+    run = machine.run([str(tmp_path / "sft"), *words], tmp_path, **given)
+    assert run.returncode == 42, run.stderr
+    assert run.stdout == "".join(f"{word}|" for word in words)
+    assert machine.calls()[0].partition(f"--python {machine.bin}/python3.12 ")[2] == installed
+
+
 def test_without_a_python_uv_is_asked_for_one(machine):
     machine.uv()
     run = machine.source("demo")
@@ -124,7 +188,7 @@ def test_without_a_python_uv_is_asked_for_one(machine):
 
 def test_the_real_check_refuses_an_old_python(machine):
     """The stand-ins above always pass it, so here it runs on this very interpreter."""
-    check = (ROOT / "scripts" / "env.sh").read_text().split("-c '", 1)[1].split("'", 1)[0]
+    check = (ROOT / "scripts" / "install.sh").read_text().split("-c '", 1)[1].split("'", 1)[0]
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
     older = check.replace("(3, 12)", "(99, 0)")
     assert older != check
@@ -225,64 +289,3 @@ def test_an_environment_of_another_name_is_its_own(machine):
     assert [call.split(" --extra ")[1:] for call in machine.calls()] == [["dev"], ["beam"]]
     assert machine.source("beam", SFT_ENVIRONMENT=".venv-beam").returncode == 0
     assert len(machine.calls()) == 2
-
-
-MAIN = "-m not slow and not beam and not cloud"
-ON_BEAM, ON_CLOUD = "-qq -m beam and not slow", "-qq -m cloud and not slow"
-ABREAST = " --numprocesses auto --maxprocesses 4 --dist loadfile --durations=15"
-ALL_SLOW = f"-m not beam and not cloud{ABREAST} -x"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "codes", "code", "calls"),
-    [
-        ([], "0 0 0", 0, [MAIN + ABREAST, ON_BEAM + " B"]),
-        (["--slow", "-x"], "0 0 0", 0, [ALL_SLOW, "-qq -m beam -x B", "-qq -m cloud -x C"]),
-        ([], "1 0 0", 1, [MAIN + ABREAST]),
-        ([], "0 1 0", 1, [MAIN + ABREAST, ON_BEAM + " B"]),
-        (["--slow", "-x"], "0 0 1", 1, [ALL_SLOW, "-qq -m beam -x B", "-qq -m cloud -x C"]),
-        (["A", "-k", "x"], "0", 0, [MAIN + " A -k x"]),
-        (["-k", "x"], "5", 5, [MAIN + " -k x"]),
-        (["B::test"], "5 0", 0, [MAIN + " B::test", ON_BEAM + " B::test"]),
-        (["C::test"], "5 0", 0, [MAIN + " C::test", ON_CLOUD + " C::test"]),
-        (["B", "A"], "0 5", 0, [MAIN + " B A", ON_BEAM + " B A"]),
-        (["B", "C"], "5 5 5", 5, [MAIN + " B C", ON_BEAM + " B C", ON_CLOUD + " B C"]),
-    ],
-)
-def test_tests_with_packages_of_their_own_run_with_the_whole_suite_or_when_named(
-    tmp_path, arguments, codes, code, calls
-):
-    """With stand-ins for the tools; ``A`` to ``C`` are test files, ``B`` on Beam."""
-    files = {letter: f"tests/test_{letter.lower()}.py" for letter in "ABC"}
-    for folder in ("scripts", "tests", "bin"):
-        (tmp_path / folder).mkdir()
-    shutil.copy(ROOT / "scripts" / "test.sh", tmp_path / "scripts")
-    (tmp_path / files["A"]).write_text("")
-    (tmp_path / files["B"]).write_text("pytestmark = pytest.mark.beam")
-    (tmp_path / files["C"]).write_text("pytestmark = pytest.mark.cloud")
-    program(tmp_path / "scripts/env.sh", 'echo "${SFT_ENVIRONMENT-} $*" >>environments')
-    for tool in ("ruff", "ty"):
-        program(tmp_path / "bin" / tool, WORKING)
-    program(
-        tmp_path / "bin/pytest", 'echo "$*" >>calls; exit "$(cut -d" " -f"$(wc -l <calls)" codes)"'
-    )
-    (tmp_path / "codes").write_text(codes)
-
-    def named(text):
-        return "".join(files.get(letter, letter) for letter in text)
-
-    run = subprocess.run(
-        [tmp_path / "scripts/test.sh", *map(named, arguments)],
-        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == code, run.stderr
-    assert (tmp_path / "calls").read_text().splitlines() == [*map(named, calls)]
-    main = " dev demo plan" if "--slow" in arguments else " dev demo"
-    environments = [main]
-    if any("-m beam" in call for call in calls):
-        environments += [".venv-beam beam test"]
-    if any("-m cloud" in call for call in calls):
-        environments += [".venv-xpk xpk", ".venv-cloud submit test"]
-    assert (tmp_path / "environments").read_text().splitlines() == environments

@@ -61,6 +61,24 @@ def test_turns_follow_each_other_until_it_starts_again(talk, monkeypatch):
     ]
 
 
+def test_the_instruction_that_all_training_rows_had(shared, tmp_path, monkeypatch, capsys):
+    run, asked = shared.copy("done", tmp_path / "run"), []
+    report = json.loads((run / "data" / "report.json").read_text())
+    assert report["sets"]["train"]["system"] == {"same": True, "text": None}
+    report["sets"]["train"]["system"]["text"] = "Be b."
+    (run / "data" / "report.json").write_text(json.dumps(report))
+    encode = chat_lib.encode_prompt
+
+    def spy(conversation, *rest):
+        asked.append(conversation.system)
+        return encode(conversation, *rest)
+
+    monkeypatch.setattr(chat_lib, "encode_prompt", spy)
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\n/system Be c.\nb\n/system\nc\n"))
+    assert shared.main("chat", run) == 0
+    assert asked == ["Be b.", "Be c.", "Be b."]
+
+
 def test_what_is_typed_is_read_as_a_row():
     config = configs.default()
     config.data.reading.template = "Next: {prompt}!"
@@ -69,6 +87,12 @@ def test_what_is_typed_is_read_as_a_row():
     assert [turn.text for turn in first.turns] == ["Next: a!"] and first.system == "Be brief."
     later = chat._turn(config, "b", "Be long.", first=False)
     assert [turn.text for turn in later.turns] == ["b"] and later.system == "Be long."
+    given = {"path": "x.jsonl", "template": "{prompt}?", "instruction": "Be kind."}
+    config.data.sources = {"mine": given}
+    config.data.train = "mine"
+    first = chat._turn(config, "a", "", first=True)
+    assert [turn.text for turn in first.turns] == ["a?"] and first.system == "Be kind."
+    config.data.train = ""
     config.data.reading.template = "{prompt} in {language}"
     with pytest.raises(UserError, match=r"'language'.* cannot be typed here"):
         chat._turn(config, "a", "", first=True)

@@ -111,6 +111,21 @@ def test_leaks_are_reported_dropped_or_an_error(tmp_path):
     training_set.gate(config, everything(config, tmp_path, fresh=True)["train"])
 
 
+@pytest.mark.parametrize(("max_share", "is_refused"), [(0.0, True), (0.4, True), (0.5, False)])
+def test_what_validation_gives_away_of_test_has_the_same_limit(tmp_path, max_share, is_refused):
+    both = pair("what is the capital of the country that lies north of the sea", "c", "y")
+    changes = {"data.test": written(tmp_path, "test", [both, pair("v", "u", "t")])}
+    changes |= {"data.leakage.action": "error", "data.leakage.max_share": max_share}
+    changes["data.train"] = written(tmp_path, "other", [pair("q", "r", "s")])
+    config = leaking(tmp_path, **changes)
+    train = everything(config, tmp_path, fresh=True)["train"]
+    if not is_refused:
+        training_set.gate(config, train)
+        return
+    with pytest.raises(UserError, match=r"1 row of validation \(50 %\) is in test too: the epoch"):
+        training_set.gate(config, train)
+
+
 def test_near_duplicates_are_not_parted_by_a_split(tmp_path):
     words = [f"{STRETCH} {i}" for i in range(5)]
     other = [" ".join(f"{chr(97 + i)}{j}" for j in range(30)) for i in range(20)]
@@ -122,15 +137,81 @@ def test_near_duplicates_are_not_parted_by_a_split(tmp_path):
     assert sides in ([5, 0], [0, 5])  # their answers differ, so none is dropped
 
 
-def test_commands_refuse_what_the_gate_refuses(tmp_path, shared, capsys):
+def findings(run, severity="error"):
+    found = json.loads((run / "data" / "report.json").read_text())["warnings"]
+    return [one["text"] for one in found if one["severity"] == severity]
+
+
+def test_the_audit_reports_what_training_refuses(tmp_path, shared, capsys):
     words = [f"--config.data.validation={shared.path / 'train.jsonl'}"]
     words += ["--config.data.leakage.action=error"]
-    for command in ("data", "train"):
-        assert shared.main(command, tmp_path / "run", *words) == 2
-        assert "config.data.leakage.max_share = 0.0" in capsys.readouterr().err
-    report = json.loads((tmp_path / "run" / "data" / "report.json").read_text())
+    run = tmp_path / "run"
+    assert shared.main("data", run, *words) == 0
+    assert any("sft train refuses above data.leakage.max_share = 0.0" in t for t in findings(run))
+    report = json.loads((run / "data" / "report.json").read_text())
     assert report["dedup"]["leakage"]["sets"]["validation"]["touched"] > 0
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    capsys.readouterr()
+    assert shared.main("train", run, *words) == 2
+    assert "config.data.leakage.max_share = 0.0" in capsys.readouterr().err
+    assert not (run / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "finding", "refusal"),
+    [
+        (
+            ["--config.data.max_length=20"],
+            "would lose 72 trained tokens (38 %), and sft train refuses above "
+            "data.max_over_long = 0.0.",
+            "max_over_long = 0.0 of the rows may be. max_length = 32 holds all. Raise it, or set",
+        ),
+        (
+            ["--config.data.max_length=2", "--config.data.over_long=drop"],
+            "96 rows (100 %) longer than data.max_length = 2; dropping them loses",
+            "with config.data.over_long = 'drop' none is left. max_length = 32 holds all.",
+        ),
+        (
+            ["--config.data.validation=TRAIN", "--config.data.leakage.action=drop"],
+            "train: none of its 96 rows is left after deduplication (leak_",
+            "none of 96 training rows is left (leak_",
+        ),
+    ],
+    ids=["too many too long", "all too long", "none left"],
+)
+def test_the_audit_is_whole_where_training_is_refused(
+    words, finding, refusal, tmp_path, shared, capsys
+):
+    words = [word.replace("TRAIN", str(shared.path / "train.jsonl")) for word in words]
+    run = tmp_path / "run"
+    assert shared.main("data", run, *words, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert any(finding in text for text in findings(run)), findings(run)
+    assert report["sets"]["train"]["rows"] == (60 if "20" in words[0] else 0)
+    assert (run / "data" / "report.html").stat().st_size > 5000
+    assert shared.main("data", run, *words, "--strict") == 2
+    assert findings(run)[0] in capsys.readouterr().err
+    assert shared.main("train", run, *words) == 2
+    said = capsys.readouterr().err
+    assert refusal in said and said.count("\n") == 1 and "Traceback" not in said
+    assert not (run / "metrics.jsonl").exists()
+
+
+def test_strict_fails_after_writing_everything(tmp_path, shared, capsys):
+    run, held = tmp_path / "run", [pair(f"{i} {'z' * i}", f"{i}", "") for i in range(20)]
+    words = [f"--config.data.validation={written(tmp_path, 'own', held)}", "--config.data.test="]
+    assert shared.main("data", run, *words, "--strict") == 0
+    words.append("--config.data.max_length=20")
+    capsys.readouterr()
+    assert shared.main("data", run, *words, "--strict", "--json") == 2
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report == json.loads((run / "data" / "report.json").read_text())
+    line = err.splitlines()[-1]
+    errors = [one for one in report["warnings"] if one["severity"] == "error"]
+    assert line.startswith("sft: ") and errors[0]["text"] in line
+    assert shared.main("data", run, *words) == 0
+    assert shared.main("train", run, "--strict") == 2
+    assert "--strict is of sft data" in capsys.readouterr().err
 
 
 shared, registered = tiny_run.shared, tiny_run.registered

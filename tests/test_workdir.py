@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -121,4 +122,6 @@ def test_environment(tmp_path):
     workdirs.write_environment(tmp_path, ["TFRT_CPU_0"])
     found = json.loads((tmp_path / "environment.json").read_text())
     assert found["devices"] == ["TFRT_CPU_0"]
+    if Path("/proc/cpuinfo").exists():
+        assert found["processor"].endswith(")") and len(found["processor"]) > 5
     assert found["versions"]["jax"] and found["python"].startswith("3.")

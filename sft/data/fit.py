@@ -18,7 +18,7 @@ An example without a trained token left is dropped, whatever the policy.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from sft.errors import UserError
 
 POLICIES = ("error", "drop", "truncate_prompt_left", "truncate_response")
 _NAMED = 20  # sources of over-long rows in a report
+MOST = 0.99  # share of the rows that a length should hold
 _CLOSING = 2  # tokens between a user's text and the header of the answer: end of turn, newline
 
 
@@ -56,28 +57,42 @@ def fit(
       sources: where each example comes from.
 
     Returns:
-      The examples that are left; their indices among those given, int64 ``[m]``; and a report: the
-      counts of ``lost_at`` and, as ``examples``, the sources of the first over-long rows.
+      As ``cut``.
 
     Raises:
       UserError: an unknown policy, too many over-long rows under ``error``, or nothing left.
     """
+    found = cut(examples, max_length, policy, sources)
+    refuse(found[2], max_share)
+    return found
+
+
+def cut(
+    examples: Examples, max_length: int, policy: str, sources: Sequence[str]
+) -> tuple[Examples, np.ndarray, dict[str, Any]]:
+    """``fit`` that loses whatever it must.
+
+    Returns:
+      The examples that are left; their indices among those given, int64 ``[m]``; and a report:
+      what ``lost_at`` counts; ``rows`` that were given; ``longest``: the tokens that the longest
+      row needs, and ``longest_at``, where it comes from; ``holds``, see ``holding``; and
+      ``examples``: the sources of the first over-long rows.
+
+    Raises:
+      UserError: an unknown policy.
+    """
     cuts = _cuts(examples, max_length, policy)
     report = _counts(cuts, len(examples), max_length, policy)
-    report["examples"] = [sources[row] for row in cuts.rows[:_NAMED]]
-    if policy == "error" and len(cuts.rows) > max_share * len(examples):
-        raise UserError(
-            f"config.data.max_length = {max_length}: {_over(examples, cuts, sources)}; "
-            f"config.data.max_over_long = {max_share} of the rows may be. Raise max_length, or "
-            f"set config.data.over_long to one of {', '.join(POLICIES[1:])}."
-        )
+    longest = int(np.argmax(examples.lengths)) if len(examples) else None
+    report |= {
+        "rows": len(examples),
+        "longest": 0 if longest is None else int(examples.lengths[longest]) - 1,
+        "longest_at": "" if longest is None else sources[longest],
+        "holds": holding(examples.lengths, max_length),
+        "examples": [sources[row] for row in cuts.rows[:_NAMED]],
+    }
     if not len(cuts.rows):
         return examples, np.arange(len(examples)), report
-    if report["dropped"] == len(examples):
-        raise UserError(
-            f"config.data.max_length = {max_length}: {_over(examples, cuts, sources)}, and with "
-            f"config.data.over_long = {policy!r} none is left. Raise max_length."
-        )
     stays = np.ones(len(examples.tokens), bool)
     for row, head, tail in zip(cuts.rows, cuts.heads, cuts.tails, strict=True):
         start = examples.starts[row]
@@ -89,8 +104,64 @@ def fit(
     return Examples(examples.tokens[stays], examples.kinds[stays], starts), kept, report
 
 
+def gaps(examples: Examples, max_length: int, policy: str) -> dict[int, tuple[int, int]]:
+    """For each over-long row, from which to which of its tokens ``cut`` leaves out."""
+    cuts = _cuts(examples, max_length, policy)
+    places = zip(cuts.rows.tolist(), cuts.heads.tolist(), cuts.tails.tolist(), strict=True)
+    return {row: (head, tail) for row, head, tail in places}
+
+
+def refuse(report: Mapping[str, Any], max_share: float) -> None:
+    """Refuses to train on what ``cut`` has left, if it lost too much.
+
+    Raises:
+      UserError: under ``error`` more than ``max_share`` of the rows are too long, or nothing is
+        left; names the longest row and the lengths that would do.
+    """
+    policy = report["policy"]
+    is_refused = policy == "error" and report["over"] > max_share * report["rows"]
+    is_empty = report["rows"] and report["dropped"] == report["rows"]
+    if not is_refused and not is_empty:
+        return
+    over = (
+        f"config.data.max_length = {report['max_length']}: {report['over']} of {report['rows']} "
+        f"examples are longer (the longest, {report['longest_at']}, needs {report['longest']})"
+    )
+    raised = f"{held(report['holds'])}. Raise it"
+    if is_refused:
+        raise UserError(
+            f"{over}; config.data.max_over_long = {max_share} of the rows may be. {raised}, or "
+            f"set config.data.over_long to one of {', '.join(POLICIES[1:])}."
+        )
+    raise UserError(f"{over}, and with config.data.over_long = {policy!r} none is left. {raised}.")
+
+
+def holding(lengths: np.ndarray, max_length: int) -> dict[str, int]:
+    """The powers of two above ``max_length`` that hold ``most`` of the rows, 99 %, and ``all``.
+
+    Args:
+      lengths: int64 ``[n]``, tokens of each row.
+    """
+    needed = np.sort(lengths) - 1
+    found = {}
+    for name, share in (("most", MOST), ("all", 1.0)):
+        last = needed[max(int(np.ceil(share * len(needed))), 1) - 1] if len(needed) else 0
+        found[name] = 1 << (max(int(last), max_length + 1) - 1).bit_length()
+    return found
+
+
+def held(holds: Mapping[str, int]) -> str:
+    """``max_length = 512 holds 99 % of the rows, 1,024 all``, for what ``holding`` returns."""
+    if holds["most"] == holds["all"]:
+        return f"max_length = {holds['all']:,} holds all"
+    return f"max_length = {holds['most']:,} holds 99 % of the rows, {holds['all']:,} all"
+
+
 def lost_at(examples: Examples, length: int, policy: str) -> dict[str, Any]:
-    """What ``fit`` would report for rows of that length, without ``examples``; builds nothing.
+    """What ``cut`` would lose with rows of that length; builds nothing.
+
+    Returns:
+      ``{"policy", "max_length", "over", "dropped", "truncated", "lost_trained_tokens", "share"}``.
 
     Raises:
       UserError: an unknown policy.
@@ -109,14 +180,6 @@ def _counts(cuts: _Cuts, rows: int, max_length: int, policy: str) -> dict[str, A
         "lost_trained_tokens": int(cuts.lost.sum()),
         "share": len(cuts.rows) / max(rows, 1),
     }
-
-
-def _over(examples: Examples, cuts: _Cuts, sources: Sequence[str]) -> str:
-    longest = cuts.rows[np.argmax(examples.lengths[cuts.rows])]
-    return (
-        f"{len(cuts.rows)} of {len(examples)} examples are longer (the longest, "
-        f"{sources[longest]}, needs {examples.lengths[longest] - 1})"
-    )
 
 
 def _cuts(examples: Examples, max_length: int, policy: str) -> _Cuts:

@@ -12,10 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import inputs
+from sft import framing, inputs
 from sft import workdir as workdirs
 from sft.data import chat, schemas
-from sft.data.conversation import Conversation, Reading, Reject, Turn
+from sft.data.conversation import Conversation, Reject, Turn
 from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
 from sft.eval import arms, harness
@@ -75,7 +75,7 @@ def main(
 
     Args:
       checkpoint: ``base``, ``best``, ``latest`` or a step.
-      system: instruction; ``""`` = that of ``config.data.reading``, if any.
+      system: instruction; ``""`` = that of training, if it had one for all (``sft.framing``).
       beside: the base model answers too, each in its own conversation.
 
     Returns:
@@ -92,7 +92,7 @@ def main(
     if beside and arm != BASE:
         base = _base(config, str(path), tok, model)
         voices.append(Voice(BASE.name, base, config))
-    exchanges = []
+    exchanges, usual = [], framing.of(config, path).system
     with contextlib.suppress(KeyboardInterrupt):  # it is how one leaves
         for line in _lines():
             command, _, rest = line.partition(" ")
@@ -103,7 +103,9 @@ def main(
                 for voice in voices:
                     voice.turns = ()
                 continue
-            exchanges.append({"prompt": line, "answers": _ask(config, voices, line, system)})
+            exchanges.append(
+                {"prompt": line, "answers": _ask(config, voices, line, system or usual)}
+            )
     return {"exchanges": exchanges}
 
 
@@ -140,7 +142,7 @@ def _ask(config: ConfigDict, voices: list[Voice], line: str, system: str) -> dic
 
 def _turn(config: ConfigDict, line: str, system: str, first: bool) -> Conversation:
     """What was typed as a row of the training data would be read: template and instruction."""
-    reading = Reading(**config.data.reading)
+    reading = framing.reading(config)
     try:
         read, _ = schemas.parse({reading.prompt: line}, "the terminal", reading, answers=False)
     except Reject as error:

@@ -19,7 +19,8 @@ from sft.eval.metrics.match import is_exact as exact_match
 from sft.eval.shots import Shots
 from sft.model import generate
 from sft.model.specs import Spec
-from sft.train import log, validation
+from sft.progress import Progress
+from sft.train import validation
 from sft.train.steps import Steps
 from sft.types import Tree
 from sft.workdir import write_text
@@ -40,9 +41,9 @@ class Model:
 
 def answer(model: Model, config: ConfigDict, prompts: list) -> list[str]:
     """Generated answers to tokenised prompts, in order."""
-    bar = log.progress(len(prompts), "generate", "prompt")
-    ids = sample(model, config, sampling(model.tokenizer, config), prompts, on_batch=bar.update)
-    bar.close()
+    with Progress(len(prompts), "generating answers", "prompt") as progress:
+        how = sampling(model.tokenizer, config)
+        ids = sample(model, config, how, prompts, on_batch=progress.update)
     return [text(model.tokenizer, row) for row in ids]
 
 

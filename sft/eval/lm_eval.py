@@ -34,7 +34,8 @@ from sft.data.conversation import Turn
 from sft.errors import UserError
 from sft.eval import arms, harness
 from sft.model import generate, sharding, specs
-from sft.train import log, validation
+from sft.progress import Progress
+from sft.train import validation
 
 BUCKET = 32  # positions: requests are padded to a multiple of it
 SCORED = 16_384  # positions scored at a time, which bounds the memory of long requests
@@ -162,7 +163,7 @@ class Gemma(TemplateLM):
         """
         examples = [self._example(context, ids) for _, context, ids in requests]
         order = sorted(range(len(requests)), key=lambda i: -len(examples[i].tokens))
-        bar = log.progress(len(requests), "score", "request")
+        progress = Progress(len(requests), "scoring", "request")
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         while order:
             length, rows = self._shape(len(examples[order[0]].tokens) - 1)
@@ -177,8 +178,8 @@ class Gemma(TemplateLM):
                 answers[i] = -float(sums["loss"].total[row]), bool(is_greedy)
                 if (texts := requests[i][0]) is not None:
                     self.cache_hook.add_partial("loglikelihood", texts, answers[i])
-            bar.update(len(chosen))
-        bar.close()
+            progress.update(len(chosen))
+        progress.close()
         return answers
 
     def _example(self, context: list[int], continuation: list[int]) -> chat.Example:
@@ -231,14 +232,14 @@ class Gemma(TemplateLM):
         for i, request in enumerate(requests):
             alike.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(i)
         answers = [""] * len(requests)
-        bar = log.progress(len(requests), "generate", "prompt")
+        progress = Progress(len(requests), "generating answers", "prompt")
         for members in alike.values():
             texts = [requests[i].args[0] for i in members]
-            found = self._generate(texts, requests[members[0]].args[1], bar.update)
+            found = self._generate(texts, requests[members[0]].args[1], progress.update)
             for i, answer in zip(members, found, strict=True):
                 answers[i] = answer
                 self.cache_hook.add_partial("generate_until", requests[i].args, answer)
-        bar.close()
+        progress.close()
         return answers
 
     def _generate(

@@ -1,42 +1,42 @@
 """What goes with an export: ``README.md``, a model card that Hugging Face reads, and ``NOTICE``."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from sft import config as configs
-from sft.export import verify
+from sft.export import public, use, verify
+from sft.export.base import Base
+from sft.export.formats import Format
 from sft.export.tuned import Tuned
 from sft.export.verify import Difference
-from sft.report import html, scores
+from sft.report import findings, html, scores
 from sft.report.diagnosis import diagnose
-from sft.report.load import Run, load_run
+from sft.report.load import Record, Run, load_run
 
 NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "
     "ai.google.dev/gemma/terms\n"
 )
-_ELSEWHERE = ("data.", "eval.", "mesh.", "judge.", "mine.", "train.log", "train.keep")
 
 
 def write(
-    tuned: Tuned, folder: Path, library: str, base: str, use: str, about: str, found: Mapping
+    tuned: Tuned, folder: Path, format_: Format, base: Base, about: str, found: Mapping
 ) -> None:
     """Both files.
 
     Args:
-      library: that loads it, by its name on Hugging Face.
-      base: what the base model is called.
-      use: how to load it, markdown.
       about: what ``about`` says, the same in all formats.
       found: what was compared → ``Difference``.
     """
     text = "\n\n".join(
         (
-            _head(library, base, bool(tuned.adapters)),
-            f"# {tuned.path.resolve().name}",
-            f"`{base}`, tuned by gemma-sft; {_checkpoint(tuned)}.",
-            f"## Use\n\n{use}",
+            _head(format_.library, base, bool(tuned.adapters)),
+            f"# {' '.join(tuned.path.resolve().name.split())}",
+            f"{_base(base)}, tuned by gemma-sft; {_checkpoint(tuned)}.",
+            f"## Use\n\n{format_.use(tuned, base)}",
+            f"## Prompts\n\n{use.prompts(tuned, format_.carrier)}",
             about,
             f"## This export\n\n{_checked(found)}",
             f"## Licence\n\n{NOTICE.strip()}. The weights were modified by tuning; who passes them "
@@ -47,12 +47,13 @@ def write(
     (folder / "NOTICE").write_text(NOTICE)
 
 
-def about(tuned: Tuned) -> str:
+def about(tuned: Tuned, base: Base) -> str:
     """Scores, data, training and diagnosis of the run, markdown."""
     run = load_run(tuned.path)
     return "\n\n".join(
         (
             f"## Scores\n\n{_scores(run, tuned.arm.name)}",
+            *filter(None, (_answers(run, tuned.arm.name), _weights(tuned, base))),
             f"## Data\n\n{_data(run)}",
             f"## Training\n\n{_training(run)}",
             f"## Diagnosis\n\n{_diagnosis(run)}",
@@ -60,12 +61,17 @@ def about(tuned: Tuned) -> str:
     )
 
 
-def _head(library: str, base: str, adapted: bool) -> str:
+def _head(library: str, base: Base, adapted: bool) -> str:
+    named = f"base_model: {json.dumps(base.name)}\n" if base.name else ""
     tags = ["gemma", "sft", *(["lora"] if adapted else [])]
     return (
-        f"---\nlicense: gemma\nbase_model: {json.dumps(base)}\nlibrary_name: {library}\n"
+        f"---\nlicense: gemma\n{named}library_name: {library}\n"
         f"pipeline_tag: text-generation\ntags: {json.dumps(tags)}\n---"
     )
+
+
+def _base(base: Base) -> str:
+    return f"`{base.name}`" if base.name else f"The model in {_code(base.file)}"
 
 
 def _checkpoint(tuned: Tuned) -> str:
@@ -92,10 +98,53 @@ def _scores(run: Run, arm: str) -> str:
     return "\n".join(lines)
 
 
+def _weights(tuned: Tuned, base: Base) -> str:
+    """Which weights were scored, and in which types."""
+    stored = f"{base.stored}, dequantised" if base.is_quantised else base.stored
+    text = (
+        f"The base model of these scores, and of the tuning, is {_code(base.file)} ({stored}), "
+        f"computed in {tuned.config.model.dtype}"
+    )
+    text += ", with the adapters in float32 beside it." if tuned.adapters else "."
+    if base.name and base.is_quantised:
+        text += f" The published `{base.name}` has other weights, with which scores may differ."
+    return text
+
+
+def _answers(run: Run, arm: str) -> str:
+    """How the scored answers were drawn, set by set, and what they are to be measured by."""
+    lines = []
+    for name in run.sets:
+        if record := run.eval(arm, name):
+            given = run.config | record.get("settings", {})
+            heat, stop = given["eval.temperature"], given.get("eval.stop")
+            parts = ["greedy answers" if not heat else f"answers drawn at temperature {heat:g}"]
+            parts[0] += f" of at most {given['eval.max_new_tokens']} tokens"
+            if stop:
+                parts.append(f"ended by the texts {_code(stop)} too")
+            if record.get("cut"):
+                parts.append(f"{record['cut']} of {record['count']} cut there")
+            if "primary" in record:
+                parts.append(f"the metric of the set is {html.words(record['primary'])}")
+            lines.append(f"* {name}: {', '.join([*parts, *_constants(record)])}")
+    return "\n".join(lines)
+
+
+def _constants(record: Record) -> list[str]:
+    """What answers that look at no prompt would score."""
+    metric = record.get("primary", "exact_match")
+    found = []
+    for kind, text in (("majority", "the most frequent answer alone"), ("random", "a random one")):
+        scored = record.get("constant", {}).get(kind, {}).get("metrics", {}).get(metric)
+        if scored:
+            found.append(f"{text} would score {scored['value']:.3f}")
+    return found
+
+
 def _data(run: Run) -> str:
     lines = []
     for name, found in run.data.get("sets", {}).items():
-        files = ", ".join(Path(file).name for file in found.get("files", []))
+        files = ", ".join(map(public.file_names, found.get("files", [])))
         lines.append(f"* {name}: {found['rows']} rows, {found['tokens']} tokens ({files})")
     plan = run.path / "data" / "plan.json"
     if plan.exists():
@@ -105,27 +154,46 @@ def _data(run: Run) -> str:
 
 
 def _training(run: Run) -> str:
-    default = dict(configs.flatten(configs.default()))
-    changed = {
-        key: value
-        for key, value in run.config.items()
-        if value != default.get(key) and not key.startswith(_ELSEWHERE)
-    }
-    lines = [f"* `{key} = {json.dumps(value)}`" for key, value in changed.items()]
+    rows = [
+        f"| `{key}` | {_cell(value)} | {_cell(default)} |"
+        for key, value, default in public.settings(findings.changed_config(run))
+    ]
     git = run.environment.get("git") or {}
     versions = run.environment.get("versions") or {}
-    lines.append(
+    lines = [
+        "| setting | value | default |",
+        "|---|---|---|",
+        *rows,
+        "",
+        "Paths are shown by their last names. All other settings that could change a number are at "
+        "their defaults.",
+        "",
         f"* configuration `{run.fingerprint}`, code `{git.get('revision', 'unknown')[:12]}`, "
-        f"jax {versions.get('jax', 'unknown')}; the rest is as by default"
-    )
+        f"jax {versions.get('jax', 'unknown')}",
+    ]
     if run.selection:
         lines.append(f"* epoch {run.selection['epoch']:g} chosen: {run.selection.get('why', '')}")
     return "\n".join(lines)
 
 
+def _cell(value: Any) -> str:
+    """A value in a table of markdown; a setting that has no default is shown as a dash."""
+    return "–" if value is None else _code(json.dumps(value, ensure_ascii=False))
+
+
+def _code(text: str) -> str:
+    """As code within a line, also of a table."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    room = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{room}{text}{room}{fence}".replace("|", "\\|")
+
+
 def _diagnosis(run: Run) -> str:
     found = diagnose(run)
-    lines = [f"* {finding.severity}: {finding.sentence}" for finding in found.findings]
+    lines = [
+        f"* {finding.severity}: {public.sentence(finding.sentence, run.config)}"
+        for finding in found.findings
+    ]
     return "\n".join([*lines, *([""] if lines else []), found.summary])
 
 

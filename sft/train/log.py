@@ -1,12 +1,10 @@
-"""Metrics out: ``metrics.jsonl``, TensorBoard, and a progress bar. Process 0 only."""
+"""Metrics out: ``metrics.jsonl`` and TensorBoard. Process 0 only."""
 
 import json
 import os
 from pathlib import Path
 
-import tqdm
-
-from sft import bucket, hosts
+from sft import bucket
 from sft.errors import UserError
 from sft.train.mirror import Mirror
 from sft.workdir import path_of
@@ -97,11 +95,3 @@ def read(workdir: str | Path) -> list[dict]:
         raise UserError(
             f"{path}: damaged ({error}). Restore it or choose another --workdir."
         ) from None
-
-
-def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm.tqdm:
-    """A bar on standard error; silent where that is not a terminal, and on other hosts."""
-    off = None if hosts.is_first() else True  # None: by whether it is a terminal
-    return tqdm.tqdm(
-        total=total, desc=description, unit=unit, initial=initial, disable=off, leave=False
-    )

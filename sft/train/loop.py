@@ -61,14 +61,14 @@ def run(
     state, frozen = startup.begin(config, steps, params)
     hosts.barrier("state")  # between CPUs, a first collective gives up on who is 30 s late
     checkpoints = Checkpoints(workdir, config)
-    step = checkpoints.latest() or 0
+    step, position = checkpoints.latest() or 0, {}
     hosts.compare("checkpoint", {"newest checkpoint": step})
     if step:
         state, position = checkpoints.restore(step, state)
         assert position["batches"] == step, position
     batches = _batches(config, task, steps, step)
     history = [row for row in selection.validations(workdir) if row["step"] <= step]
-    meter = _meter(config, workdir, task, steps, step)
+    meter = _meter(config, workdir, task, steps, step, position.get("unlogged"))
     waited_for = meter.waiting(batches)
     if trace:
         waited_for = profile.traced(waited_for, workdir)
@@ -77,7 +77,11 @@ def run(
     with closing(meter), closing(checkpoints), closing(batches), stopping as stop:
         if step == 0:
             task.at_start(state.trainable, frozen)
-            meter.validation(0, _validate(config, task, steps, state.trainable, frozen))
+            values = _validate(config, task, steps, state.trainable, frozen)
+            values["prompt_loss"] = validation.prompt_loss(
+                config, steps, state.trainable, frozen, task.validation
+            )
+            meter.validation(0, values)
         for batch in waited_for:
             if selection.patience_ended(history, task.rule, config.train.patience):
                 break
@@ -92,15 +96,17 @@ def run(
             rank = None
             if validated:
                 values = _validate(config, task, steps, state.trainable, frozen)
-                meter.validation(step, values)
-                history.append({"step": step} | values)
+                history.append({"step": step, "epoch": plan.epoch_at(step)} | values)
+                meter.validation(step, values, selection.standing(history, task.rule))
                 rank = task.rule.rank(values)
+            position = {"batches": step, "config": fingerprint, "unlogged": meter.unlogged}
             with meter.saving():
-                checkpoints.save(step, state, {"batches": step, "config": fingerprint}, rank)
+                checkpoints.save(step, state, position, rank)
             if stop.now() and step < total:
                 checkpoints.wait()
                 why = stop.caught or "a signal on another host,"
                 raise Preempted(f"{why} at step {step} of {total}; saved in {workdir}.")
+        meter.finish()
 
 
 def _every(count: int, step: int) -> bool:
@@ -130,7 +136,9 @@ def _batches(
     )
 
 
-def _meter(config: ConfigDict, workdir: str, task: Task, steps: Steps, step: int) -> Meter:
+def _meter(
+    config: ConfigDict, workdir: str, task: Task, steps: Steps, step: int, unlogged: dict | None
+) -> Meter:
     return Meter(
         workdir,
         task.plan,
@@ -140,4 +148,5 @@ def _meter(config: ConfigDict, workdir: str, task: Task, steps: Steps, step: int
         flops_per_step=task.flops_per_step,
         peak_flops=topology.peak_flops(validation.mesh_of(steps).devices.flat[0].device_kind),
         on_first=functools.partial(startup.report_first_step, workdir),
+        unlogged=unlogged,
     )

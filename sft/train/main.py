@@ -1,5 +1,6 @@
 """``sft train``: from a configuration to checkpoints and a chosen epoch."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
     path = workdirs.prepare(config, workdir)
     rule = metrics.chooses(config)
     if (path / "DONE").exists():
-        return _chosen(path, rule, said="already trained.")
+        return _chosen(config, path, rule, said="already trained.")
     local = jax.local_devices()
     hosts.compare("devices", {"local devices": [len(local), local[0].device_kind]})
     startup.use_cache(config.train.compilation_cache)
@@ -71,7 +72,7 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
     )
     pipeline.check_eval_lengths(splits["validation"].examples, config.data.eval_max_length)
     if hosts.is_first():
-        print(_describe(splits, plan, mesh.size))
+        print(_describe(config, splits, plan, mesh.size))
         startup.report_adapted(config, path)
     tx = optim.make(config.optim, plan.epoch_ends[-1], config.lora.plus)
     steps = make_steps(config, spec, tx, mesh)
@@ -86,7 +87,7 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         generated=_generated(config, spec, tok, steps, splits["validation"]),
     )
     loop.run(config, workdir, task, steps, params, trace=trace)
-    return _chosen(path, rule, plan.epoch_ends[-1])
+    return _chosen(config, path, rule, plan.epoch_ends[-1])
 
 
 def _baseline(
@@ -140,7 +141,7 @@ def _read(
 
 
 def _chosen(
-    path: Path, rule: Rule, planned: int | None = None, said: str = ""
+    config: ConfigDict, path: Path, rule: Rule, planned: int | None = None, said: str = ""
 ) -> dict[str, Any] | None:
     """Chooses the epoch and ends the run; the first host does, and the others wait for it."""
     chosen = None
@@ -153,8 +154,35 @@ def _chosen(
                 chosen = selection.choose(path, rule, planned)
             if not (path / "DONE").exists():
                 (path / "DONE").touch()
-            print(f"{path}: {said or f'epoch {chosen["epoch"]} chosen ({chosen["why"]}).'}")
+            print(f"{path}: {said or _says(chosen)}")
+            print(_next(config, path))
     return chosen
+
+
+def _says(chosen: dict[str, Any]) -> str:
+    early = chosen.get("stopped_early")
+    ended = (
+        f" Ended at step {early['step']} of {early['planned']}: config.train.patience validations "
+        "in a row were no better than one before."
+        if early
+        else ""
+    )
+    return f"epoch {chosen['epoch']} chosen ({chosen['why']}).{ended}"
+
+
+def _next(config: ConfigDict, path: Path) -> str:
+    """What there is to do with a finished run."""
+    run = shlex.quote(str(path))
+    todo = {
+        f"sft report {run}": "curves, scores, and what stands out",
+        f"sft chat --workdir={run}": "talk to it",
+        f"sft export --workdir={run} --format=peft,safetensors": "for other libraries",
+    }
+    if config.data.test or config.data.split.test:
+        todo = {f"sft eval --workdir={run}": "score it on the test set"} | todo
+    width = max(map(len, todo))
+    rows = [f"{command:<{width}}  {what}" for command, what in todo.items()]
+    return "next: " + "\n      ".join(rows)
 
 
 def _flops(
@@ -170,13 +198,20 @@ def _flops(
     return flops.train_step(spec, config, *size, per_step).model
 
 
-def _describe(splits: dict[str, sets.Split], plan: pipeline.TrainPlan, devices: int) -> str:
+def _describe(
+    config: ConfigDict, splits: dict[str, sets.Split], plan: pipeline.TrainPlan, devices: int
+) -> str:
     train, validation = splits["train"].report, splits["validation"].report
     cells = len(plan.rows) * plan.max_length
     used = train["tokens"] * len(plan.epoch_ends)
+    total = plan.epoch_ends[-1]
+    warmup = optim.warmup_steps(config.optim, total)
+    rising = f", {warmup} of them warm-up" if warmup else ""
+    if config.optim.warmup and not warmup:
+        rising = f" without a warm-up (config.optim.warmup = {config.optim.warmup} rounds to none)"
     return (
         f"train {train['rows']} examples, {train['trained_tokens']} of {train['tokens']} tokens "
-        f"trained; validation {validation['rows']}; {plan.epoch_ends[-1]} steps, "
+        f"trained; validation {validation['rows']}; {total} steps{rising}, "
         f"{len(plan.epoch_ends)} epochs, {1 - min(used / cells, 1):.1%} padding, "
         f"{devices} device(s)"
     )

@@ -1,17 +1,54 @@
 """Reads a step's metrics one step late, checks them, and writes them down."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
 
 import jax
 
 from sft import hosts
 from sft.data.pipeline import TrainPlan
 from sft.errors import UserError
-from sft.train import log
+from sft.progress import Progress
+from sft.train import log, selection
 from sft.types import Batch, Tree
+
+
+@dataclasses.dataclass
+class _Interval:
+    """The steps since the last row of ``metrics.jsonl``, summed up.
+
+    Attributes:
+      loss, correct: over ``weight``, the trained tokens.
+      grad_norm: summed over the steps.
+      seconds: the steps took; ``wait``: of these, the loop waited for batches; ``save``: it stood
+        still besides, to save.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    weight: float = 0.0
+    grad_norm: float = 0.0
+    seconds: float = 0.0
+    wait: float = 0.0
+    save: float = 0.0
+
+    def add(self, metrics: Tree, grad_norm: float, seconds: float, wait: float) -> None:
+        self.steps += 1
+        self.loss += float(metrics["loss"].total)
+        self.correct += float(metrics["correct"].total)
+        self.weight += float(metrics["loss"].weight)
+        self.grad_norm += grad_norm
+        self.seconds += seconds
+        self.wait += wait
+
+    def mean(self, total: float) -> float:
+        """Per trained token."""
+        return total / self.weight if self.weight else 0.0
 
 
 class Meter:
@@ -20,12 +57,14 @@ class Meter:
     Args:
       workdir: of the run; written to by the first host only.
       step: steps done already.
-      log_every: steps between rows of ``metrics.jsonl``.
+      log_every: steps between rows of ``metrics.jsonl``. A row is of all steps since the row
+        before: means per trained token, the mean gradient norm, the learning rate of the last.
       devices: that the step runs on, of all processes.
       flops_per_step: floating-point operations of one step, over all devices; with
         ``peak_flops`` a row has the model FLOPs utilisation, ``mfu``.
       peak_flops: operations per second that one device can do at most.
       on_first: called by process 0 with the number of the first step that this process finished.
+      unlogged: of the run that goes on, at that step, see ``unlogged``.
     """
 
     def __init__(
@@ -39,18 +78,20 @@ class Meter:
         flops_per_step: float | None = None,
         peak_flops: float | None = None,
         on_first: Callable[[int], None] | None = None,
+        unlogged: dict[str, Any] | None = None,
     ):
         self._plan, self._log_every, self._devices = plan, log_every, devices
         self._flops = flops_per_step, peak_flops
         self._writer = log.MetricsLog(workdir, step) if hosts.is_first() else None
-        self._bar = log.progress(plan.epoch_ends[-1], "train", "step", initial=step)
+        self._progress: Progress | None = None
         self._on_first = on_first if self._writer else None
         self._pending: tuple[int, Tree, float, float] | None = None
         self._since = self._begun = time.perf_counter()
         self._is_first = True  # of a stretch of steps without anything between
         self._wait = 0.0  # for the batch of the step that comes next
-        self._waited = 0.0  # for the batches of the steps since the last row
-        self._saving = 0.0  # seconds the loop stood still since the last row
+        kept = unlogged or {}
+        self._interval = _Interval(**kept.get("row", {}))
+        self._since_validation = _Interval(**kept.get("validation", {}))
         self._stalls, self._stalled, self._stepping = 0, 0.0, 0.0  # of this process
 
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -58,8 +99,6 @@ class Meter:
 
         A step's ``seconds`` begin where the one before has ended; of the first, and of the first
         after a validation or checkpoint, when it gets its batch. Compilation is in them.
-
-        With ``log_every`` above 1, a row has the sum over the steps since the row before.
         """
         since = time.perf_counter()
         for batch in batches:
@@ -78,7 +117,6 @@ class Meter:
             self._since, self._is_first = self._begun, False
         self._read()
         self._pending = (step, metrics, learning_rate, self._wait)
-        self._bar.update()
         if metrics["grad_norm"].is_ready():  # the backend does not run ahead
             self._read()
 
@@ -95,7 +133,13 @@ class Meter:
         yield
         seconds = time.perf_counter() - since
         self._stalls, self._stalled = self._stalls + 1, self._stalled + seconds
-        self._saving += seconds
+        self._interval.save += seconds
+
+    @property
+    def unlogged(self) -> dict[str, Any]:
+        """JSON values of the steps that are in no row yet, for a run that goes on from here."""
+        row, validation = self._interval, self._since_validation
+        return {"row": dataclasses.asdict(row), "validation": dataclasses.asdict(validation)}
 
     def flush(self) -> None:
         """Waits for the pending step, because something else than a step comes next.
@@ -111,7 +155,6 @@ class Meter:
             return
         step, metrics, learning_rate, wait = self._pending
         self._pending = None
-        self._waited += wait
         metrics = jax.device_get(metrics)
         self._finished(step)
         seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
@@ -123,27 +166,62 @@ class Meter:
                 f"examples {self._plan.examples_of(step - 1)} (counted from 0). Lower "
                 f"config.optim.learning_rate, set config.optim.clip_norm, or inspect them."
             )
-        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        for sums in (self._interval, self._since_validation):
+            sums.add(metrics, grad_norm, seconds, wait)
+        self._show(step, loss, learning_rate, seconds)
+        self._last = step, learning_rate
         if step % self._log_every == 0:
-            trained_tokens = float(metrics["loss"].weight)
-            self._write(
-                "train",
-                step,
-                loss=loss,
-                token_accuracy=float(metrics["correct"].mean()),
-                learning_rate=learning_rate,
-                grad_norm=grad_norm,
-                trained_tokens=trained_tokens,
-                trained_tokens_per_second=trained_tokens / seconds,
-                **self._speed(seconds),
-                seconds=seconds,
-                wait_seconds=self._waited,
-                save_seconds=self._saving,
-            )
-            self._waited = self._saving = 0.0
+            self._row()
 
-    def validation(self, step: int, values: dict[str, float]) -> None:
-        """Writes the validation row of a step.
+    def _row(self) -> None:
+        """Writes the interval that ends with the last step that was read, and begins the next."""
+        now, (step, learning_rate) = self._interval, self._last
+        self._interval = _Interval()
+        self._write(
+            "train",
+            step,
+            loss=now.mean(now.loss),
+            token_accuracy=now.mean(now.correct),
+            learning_rate=learning_rate,
+            grad_norm=now.grad_norm / now.steps,
+            trained_tokens=now.weight,
+            trained_tokens_per_second=now.weight / now.seconds,
+            **self._speed(now.seconds / now.steps),
+            seconds=now.seconds,
+            wait_seconds=now.wait,
+            save_seconds=now.save,
+        )
+
+    def finish(self) -> None:
+        """Writes the steps that no row has yet: no more come.
+
+        Raises:
+          UserError: as ``flush``.
+        """
+        self.flush()
+        if self._interval.steps:
+            self._row()
+
+    def _show(self, step: int, loss: float, learning_rate: float, seconds: float) -> None:
+        """How far the run is. Time is counted from the first step on, which has compiled."""
+        if self._progress is None:
+            total = self._plan.epoch_ends[-1]
+            self._progress = Progress(total, "train", "step", done=step)
+            return
+        speed = self._plan.batch_size * self._plan.max_length / seconds
+        self._progress.update(
+            1,
+            f"epoch {self._plan.epoch_at(step):.2f}",
+            f"loss {loss:.4f}",
+            f"learning rate {learning_rate:.3g}",
+            f"{speed:,.0f} tokens/s",
+        )
+
+    def validation(self, step: int, values: dict[str, float], standing: str = "") -> None:
+        """Writes the validation row of a step, and prints it beside what training has come to.
+
+        Args:
+          standing: of this validation among those before.
 
         Raises:
           UserError: the loss is not finite: a finite gradient can still make a useless update.
@@ -154,10 +232,36 @@ class Meter:
                 f"config.optim.learning_rate or set config.optim.clip_norm."
             )
         self._write("validation", step, **values)
+        trained, self._since_validation = self._since_validation, _Interval()
+        if self._writer:
+            print(self._line(step, values, trained, standing), flush=True)
+
+    def _line(self, step: int, values: dict[str, float], trained: _Interval, standing: str) -> str:
+        total = self._plan.epoch_ends[-1]
+        epochs = len(self._plan.epoch_ends)
+        place = f"epoch {self._plan.epoch_at(step):.4g} of {epochs}, step {step:,} of {total:,}"
+        loss, right = f"{trained.mean(trained.loss):.4f}", f"{trained.mean(trained.correct):.4f}"
+        beside = (f" (training {loss})", f" ({right})") if trained.steps else ("", "")
+        if not step and "end_loss" in values:
+            parts = f"{values['answer_loss']:.4f} in text, {values['end_loss']:.4f} at ends of turn"
+            beside = (f" ({parts})", "")
+        more = [
+            f"{name.replace('_', ' ')} {value:.4g}"
+            for name, value in values.items()
+            if name not in ("loss", "token_accuracy", *selection.NOT_METRICS)
+        ]
+        words = [
+            f"validation loss {values['loss']:.4f}{beside[0]}",
+            f"token accuracy {values['token_accuracy']:.4f}{beside[1]}",
+            *more,
+        ]
+        end = f"; {standing}" if standing else ""
+        return f"{place if step else 'before the first step'}: {', '.join(words)}{end}"
 
     def close(self) -> None:
         """Ends the log, and says what share of the time of the steps went into saving."""
-        self._bar.close()
+        if self._progress:
+            self._progress.close()
         if self._writer and self._stalls and self._stepping:
             print(
                 f"saving {self._stalls} checkpoints stalled the steps for {self._stalled:.2f} s, "

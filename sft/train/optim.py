@@ -5,6 +5,11 @@ import optax
 from ml_collections import ConfigDict
 
 
+def warmup_steps(optim: ConfigDict, steps: int) -> int:
+    """``optim.warmup`` of all steps, rounded; in a short run that may be none."""
+    return round(optim.warmup * steps)
+
+
 def schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
     """Learning rate by step: linear warm-up, then constant, linear or cosine decay to the end.
 
@@ -13,7 +18,7 @@ def schedule(optim: ConfigDict, steps: int) -> optax.Schedule:
       steps: optimiser steps in the whole run.
     """
     peak, final = optim.learning_rate, optim.learning_rate * optim.final_scale
-    warmup = round(optim.warmup * steps)
+    warmup = warmup_steps(optim, steps)
     rest = max(steps - warmup, 1)
     after = {
         "constant": optax.constant_schedule(peak),

@@ -24,7 +24,8 @@ class Rule:
 
 LOSS = Rule("loss", "lower")
 RULES = {rule.metric: rule for rule in (LOSS, Rule("token_accuracy", "higher"))}
-_NOT_METRICS = ("split", "weight", "loss_se")  # of a validation row
+# In a validation row, but nothing to choose by.
+NOT_METRICS = ("split", "weight", "loss_se", "answer_loss", "end_loss", "prompt_loss")
 
 
 def validations(workdir: str | Path) -> list[dict[str, Any]]:
@@ -42,6 +43,15 @@ def patience_ended(rows: Sequence[Mapping[str, float]], rule: Rule, patience: in
         return False
     ranks = [rule.rank(row) for row in rows]
     return min(ranks[-patience:]) >= min(ranks[:-patience])
+
+
+def standing(rows: Sequence[Mapping[str, float]], rule: Rule) -> str:
+    """How the last of these validations does among them, in words."""
+    best = min(rows, key=lambda row: (rule.rank(row), row["step"]))
+    if best is rows[-1]:
+        return "the best so far"
+    found, epoch = f"{rule.metric.replace('_', ' ')} {best[rule.metric]:.4f}", _epoch(best["epoch"])
+    return f"not better than epoch {epoch} ({found})"
 
 
 def choose(workdir: Path, rule: Rule = LOSS, planned: int | None = None) -> dict[str, Any]:
@@ -63,7 +73,7 @@ def choose(workdir: Path, rule: Rule = LOSS, planned: int | None = None) -> dict
             f"{rule.metric!r}, which config.train.select asks for. Choose another --workdir."
         )
     epochs = [
-        {key: value for key, value in row.items() if key not in _NOT_METRICS}
+        {key: value for key, value in row.items() if key not in NOT_METRICS}
         | {"epoch": _epoch(row["epoch"])}
         for row in rows
     ]

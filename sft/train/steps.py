@@ -29,8 +29,8 @@ class Steps:
         float32 trainables, ``frozen`` is empty, and ``params`` is donated.
       train: ``(state, frozen, batch) -> (state, metrics)``; donates ``state``. Metrics: ``loss``
         and ``correct`` as ``Sums``, ``grad_norm`` before clipping.
-      score: ``(trainable, frozen, batch) -> {"loss": Sums, "correct": Sums}``, every row by itself:
-        the fields of the ``Sums`` are ``[B]``.
+      score: ``(trainable, frozen, batch) -> {"loss": Sums, "correct": Sums, "nll_BxL"}``, every row
+        by itself: the fields of the ``Sums`` are ``[B]``, and ``nll_BxL`` is 0 without a target.
       model: ``(trainable, frozen) -> (params, adapters)``, the trees of ``decoder.forward``.
       options: of ``decoder.forward``.
       row_multiple: what the length of rows must be a multiple of.
@@ -234,4 +234,4 @@ def _score(recipe: _Recipe, trainable: Tree, frozen: Tree, batch: Batch):
     )
     weight_B = jnp.sum(batch.weights_BxL, axis=1)
     nll, correct = (Sums(jnp.sum(x, axis=1), weight_B) for x in (nll_BxL, correct_BxL))
-    return {"loss": nll, "correct": correct}
+    return {"loss": nll, "correct": correct, "nll_BxL": nll_BxL}

@@ -15,11 +15,13 @@ from ml_collections import ConfigDict
 
 from sft import hosts
 from sft.data import pipeline
-from sft.data.chat import Example
+from sft.data.chat import ANSWER, END, PROMPT, SCAFFOLD, SYSTEM, Example
 from sft.model import sharding
-from sft.train import log
+from sft.progress import Progress
 from sft.train.steps import Steps
 from sft.types import Batch, Tree
+
+_SAMPLE = 64  # examples whose prompts are scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +32,15 @@ class Scored:
       nll: negative log-likelihood of its trained tokens, nats, summed.
       correct: trained tokens that greedy decoding would choose.
       trained: trained tokens.
+      end_nll: the part of ``nll`` that is of ends of turn.
+      ends: ends of turn among the trained tokens.
     """
 
     nll: np.ndarray
     correct: np.ndarray
     trained: np.ndarray
+    end_nll: np.ndarray
+    ends: np.ndarray
 
 
 def by_example(
@@ -59,33 +65,36 @@ def by_example(
     groups = sharding.groups(mesh_of(steps))
     part, parts = hosts.share(steps.batch_sharding)
     order = pipeline.eval_order(examples)
-    bar = log.progress(len(examples), what, "example")
-    found = []
-    for batch in pipeline.eval_batches(
+    batch_size = -(-config.eval.batch_size // groups) * groups
+    batches = pipeline.eval_batches(
         examples,
-        # Rounded up: rows without an example have no weight.
-        batch_size=-(-config.eval.batch_size // groups) * groups,
+        batch_size=batch_size,  # rounded up: rows without an example have no weight
         max_length=max_length or config.data.eval_max_length,
         bucket=math.lcm(pipeline.BUCKET, steps.row_multiple),
         process=part,
         processes=parts,
-    ):
-        sums = jax.device_get(steps.score(trainable, frozen, place(batch, steps)))
-        found.append([sums["loss"].total, sums["correct"].total, sums["loss"].weight])
-        bar.update(np.count_nonzero(sums["loss"].weight))
-    bar.close()
-    # Rows without an example fill the last batch only, behind the others.
-    values = np.concatenate(found, axis=1).astype(np.float64)[:, : len(order)]
-    restored = np.empty_like(values)
-    restored[:, order] = values
-    return Scored(*restored)
+    )
+    found = np.zeros((5, len(order)))
+    with Progress(len(examples), what, "example") as progress:
+        for start, batch in zip(range(0, len(order), batch_size), batches, strict=True):
+            sums = jax.device_get(steps.score(trainable, frozen, place(batch, steps)))
+            here = order[start : start + batch_size]
+            rows = (sums["loss"].total, sums["correct"].total, sums["loss"].weight)
+            found[:3, here] = [values[: len(here)] for values in rows]
+            for nll_L, i in zip(sums["nll_BxL"], here, strict=False):
+                is_end = examples[i].kinds[1:] == END
+                found[3:, i] = nll_L[: len(is_end)][is_end].sum(dtype=np.float64), is_end.sum()
+            progress.update(len(here))
+    return Scored(*found)
 
 
 def summary(scored: Scored) -> dict[str, float]:
     """Means per trained token over the set.
 
     ``loss_se`` is the standard error of ``loss`` over examples drawn like these: of a ratio of two
-    sums, by linearisation (Cochran 1977, *Sampling Techniques*, section 6.3).
+    sums, by linearisation (Cochran 1977, *Sampling Techniques*, section 6.3). ``answer_loss`` and
+    ``end_loss`` are the loss of the answers' own tokens and of the ends of turn after them: a
+    pretrained model, which hardly ends a turn, may know answers and lose 20 nats at each end.
     """
     weight, count = float(scored.trained.sum()), len(scored.trained)
     loss = float(scored.nll.sum()) / weight
@@ -95,7 +104,13 @@ def summary(scored: Scored) -> dict[str, float]:
         "token_accuracy": float(scored.correct.sum()) / weight,
         "loss_se": math.sqrt(spread * count / max(count - 1, 1)) / weight,
         "weight": weight,
+        "answer_loss": _share(scored.nll - scored.end_nll, scored.trained - scored.ends),
+        "end_loss": _share(scored.end_nll, scored.ends),
     }
+
+
+def _share(total: np.ndarray, weight: np.ndarray) -> float:
+    return float(total.sum()) / max(float(weight.sum()), 1.0)
 
 
 def validate(
@@ -103,6 +118,25 @@ def validate(
 ) -> dict[str, float]:
     """``summary`` of ``by_example``."""
     return summary(by_example(config, steps, trainable, frozen, examples))
+
+
+def prompt_loss(
+    config: ConfigDict, steps: Steps, trainable: Tree, frozen: Tree, examples: Sequence[Example]
+) -> float:
+    """Nats per token of what the user and the system say, over a sample of the examples.
+
+    Whether the model has seen text like this at all: answers of one token, which nothing in the
+    prompt announces, do not say.
+    """
+    chosen = [examples[i * len(examples) // _SAMPLE] for i in range(_SAMPLE)]
+    chosen = list(examples) if len(examples) <= _SAMPLE else chosen
+    rows = []
+    for example in chosen:
+        is_text = (example.kinds == PROMPT) | (example.kinds == SYSTEM)
+        kinds = np.where(is_text, ANSWER, SCAFFOLD).astype(np.uint8)
+        rows.append(Example(example.tokens, kinds))
+    scored = by_example(config, steps, trainable, frozen, rows, what="prompts")
+    return _share(scored.nll, scored.trained)
 
 
 def place(batch: Batch, steps: Steps) -> Batch:

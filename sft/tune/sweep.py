@@ -160,7 +160,7 @@ def _prepare(config: ConfigDict, path: Path, found: list[Point]) -> None:
     if changed:
         raise UserError(
             f"{path / 'sweep.json'}: the sweep there is of another configuration "
-            f"({'; '.join(changed)}). Choose another --workdir, or undo the change."
+            f"({'; '.join(changed.values())}). Choose another --workdir, or undo the change."
         )
     try:
         path.mkdir(parents=True, exist_ok=True)

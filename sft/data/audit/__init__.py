@@ -5,8 +5,8 @@ validation, test and production differ from training. Both return plain values t
 ``json.dumps`` accepts; ``terminal.render`` and ``page.render`` show what ``examine`` returns.
 """
 
-from sft.data.audit import page, terminal
+from sft.data.audit import page, rendered, terminal
 from sft.data.audit.report import examine
 from sft.data.audit.sets import Set, count
 
-__all__ = ["Set", "count", "examine", "page", "terminal"]
+__all__ = ["Set", "count", "examine", "page", "rendered", "terminal"]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -73,20 +73,6 @@ def systems(conversations: Sequence[Conversation]) -> dict[str, Any]:
     top = [{"text": shorten(text, 160), "rows": rows} for text, rows in counts.most_common(5)]
     rows = max(len(conversations), 1)
     return {"share": counts.total() / rows, "distinct": len(counts), "top": top}
-
-
-def conflicts(conversations: Iterable[Conversation]) -> dict[str, int]:
-    """Prompts that come with more than one last answer, and the rows they are in.
-
-    The prompt is all that stands before the last answer; texts are compared as stripped.
-    """
-    answers: dict[int, Counter[int]] = defaultdict(Counter)
-    for conversation in conversations:
-        if answer(conversation):
-            *before, last = _texts(conversation)
-            answers[hash(tuple(before))][hash(last)] += 1
-    several = [found for found in answers.values() if len(found) > 1]
-    return {"prompts": len(several), "rows": sum(found.total() for found in several)}
 
 
 def fingerprints(conversations: Iterable[Conversation]) -> set[int]:

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sft.data.audit import leaks
+from sft.data.audit.leaks import Finding
+from sft.data.audit.leaks import finding as warning
 from sft.data.audit.texts import percent, rows
 
-Finding = dict[str, str]
 SEVERITIES = ("error", "warning", "note")
 TINY, SMALL = 20, 100  # rows: 20 can already move a Gemma; guides start near 100
 REPEATED = 0.9  # share of one answer from which answers teach little
@@ -24,13 +26,10 @@ def warnings(report: dict[str, Any]) -> list[Finding]:
     for name, one in report["sets"].items():
         for check in (_reading, _size, _mask, _over_long, _answers, _marks):
             found += check(name, one)
+    found += leaks.findings(report)
     found += _validation(report["sets"])
     found += _between(report)
     return sorted(found, key=lambda warning: SEVERITIES.index(warning["severity"]))
-
-
-def warning(severity: str, text: str, remedy: str) -> Finding:
-    return {"severity": severity, "text": text, "remedy": remedy}
 
 
 def _reading(name: str, one: dict[str, Any]) -> Iterator[Finding]:
@@ -111,23 +110,29 @@ def _over_long(name: str, one: dict[str, Any]) -> Iterator[Finding]:
     if not here["over"]:
         return
     key = "data.max_length" if name == "train" else "data.eval_max_length"
-    longer = [at for at in over["at"] if at["length"] > over["length"]]
-    most = next((at["length"] for at in longer if at["share"] <= OFTEN), None)
-    fits = next((at["length"] for at in longer if not at["over"]), None)
-    hints = [f"{most:,} holds 99 % of the rows"] if most and here["share"] > OFTEN else []
-    hints = [f"{fits:,} holds all"] if fits and fits == most else hints
-    hints += [f"{fits:,} holds all"] if fits and fits != most else []
-    hint = f" ({', '.join(hints)})" if hints else ""
-    severe = here["lost_share"] > OFTEN or (policy == "error" and here["share"] > OFTEN)
+    holds = over["holds"]
+    hints = [f"{holds['all']:,} holds all"]
+    if here["share"] > OFTEN and holds["most"] < holds["all"]:
+        hints = [f"{holds['most']:,} holds 99 % of the rows", *hints]
     means = f"; {_LOSES[policy]} loses {here['lost_trained_tokens']:,} trained tokens"
     means = f"{means} ({percent(here['lost_share'])})"
+    remedy = f"Raise {key} ({', '.join(hints)}), or shorten the rows."
+    is_refused = policy == "error" and here["share"] > over["max_share"]
     if name != "train":
-        severe, means = True, ", and rows for evaluation are never cut"
+        means = ", and rows for evaluation are never cut"
+    elif is_refused:
+        means = means.replace("loses", "would lose")
+        means += f", and sft train refuses above data.max_over_long = {over['max_share']}"
+        remedy = (
+            f"Raise {key} ({', '.join(hints)}), shorten the rows, or choose what is lost: "
+            "data.over_long = 'drop', 'truncate_prompt_left' or 'truncate_response'."
+        )
+    is_severe = name != "train" or is_refused or here["lost_share"] > OFTEN
     yield warning(
-        "error" if severe else "warning",
+        "error" if is_severe else "warning",
         f"{name}: {rows(here['over'])} ({percent(here['share'])}) longer than {key} = "
         f"{over['length']:,}{means}.",
-        f"Raise {key}{hint}, or shorten the rows.",
+        remedy,
     )
 
 
@@ -145,7 +150,8 @@ def _answers(name: str, one: dict[str, Any]) -> Iterator[Finding]:
             "warning" if share > OFTEN else "note",
             f"{name}: {conflicts['prompts']:,} prompts have several different answers "
             f"({rows(conflicts['rows'])}, {percent(share)}).",
-            "If only one is right, keep that one; an even mixture cannot be learnt.",
+            "If only one is right, keep that one (data.dedup.responses_per_prompt = 1 keeps the "
+            "first of train); an even mixture cannot be learnt.",
         )
 
 
@@ -192,25 +198,18 @@ def _validation(sets: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _between(report: dict[str, Any]) -> Iterator[Finding]:
-    for shared in report["shared"]:
-        if shared["rows"]:
-            yield warning(
-                "error",
-                f"{rows(shared['rows'])} word for word in both {shared['left']} and "
-                f"{shared['right']}.",
-                f"Remove them from {shared['left']}: they make {shared['right']} look too good.",
-            )
     for pair in report["skew"]:
         if pair["differs"] or not pair["told"]:
             severity = "warning" if pair["differs"] else "note"
-            remedy = " ".join(pair["remedies"][:3]) or "Give more rows."
+            remedy = " ".join([pair["choice"], *pair["remedies"][:3]]).strip() or "Give more rows."
             yield warning(severity, pair["summary"], remedy)
     labels = report["labels"] or {"missing": {}, "unseen": {}}
     for name, missing in labels["missing"].items():
         yield warning(
             "warning",
             f"{name} lacks {len(missing)} of train's answers: {', '.join(missing[:8])}.",
-            f"What {name} says about them is nothing: add rows, or split by category.",
+            f"What {name} says about them is nothing: add rows, or cut {name} from the training "
+            'rows with the same share of each: data.split.stratify = "category".',
         )
     for name, unseen in labels["unseen"].items():
         yield warning(

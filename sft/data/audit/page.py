@@ -23,6 +23,7 @@ def render(report: dict[str, Any], more: str = "") -> str:
         percent=percent,
         value=value,
         p_value=p_value,
+        visible=visible,
     )
     keys = ("prompt", "response", "row", "exchanges")
     return page.render(
@@ -106,6 +107,11 @@ def over_lengths(sets: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
         for at in one["over_long"]["at"]:
             tried.setdefault(at["length"], {})[name] = at
     return sorted(tried.items())
+
+
+def visible(text: str) -> str:
+    """A token with its line breaks and tabs shown."""
+    return text.replace("\r", "␍").replace("\n", "↵\n").replace("\t", "⇥\t")
 
 
 def number(value: float) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sft.data.audit import contents, findings, sets, skew
+from sft.data.dedup import normal
 from sft.data.records import Records
 from sft.data.tokenizer import Tokenizer
 
@@ -15,6 +16,9 @@ def examine(
     max_length: int,
     eval_max_length: int,
     policy: str,
+    max_over_long: float = 0.01,
+    form: normal.Options | None = None,
+    dedup: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Looks at all sets together.
 
@@ -24,20 +28,28 @@ def examine(
       max_length: tokens a row in training; ``eval_max_length``: in the other sets.
       policy: of ``sft.data.fit.POLICIES``, for training rows over ``max_length``. Rows of the
         other sets are never cut: there longer rows are an error.
+      max_over_long: share of longer rows from which the policy ``error`` refuses to train.
+      form: which rows are the same; as they are written if not given.
+      dedup: of ``dedup.report.describe``, with ``max_share`` in its ``leakage``.
 
     Returns:
       ``{"sets": {name: sets.describe}, "skew": [skew.compare], "labels": contents.labels,
       "shared": [{"left", "right", "rows"}], "production": {"rows", "rejected_rows",
-      "systems"} or None, "warnings": [{"severity", "text", "remedy"}]}``; severities are
-      ``error``, ``warning``, ``note``, in this order. Deterministic: samples are drawn by a
-      fixed seed.
+      "systems"} or None, "dedup": where it is given, "warnings": [{"severity", "text",
+      "remedy"}]}``; severities are ``error``, ``warning``, ``note``, in this order.
+      Deterministic: samples are drawn by a fixed seed.
     """
     described: dict[str, Any] = {}
     views: dict[str, skew.View] = {}
     for name, one in found.items():
-        length, cut = (max_length, policy) if name == "train" else (eval_max_length, "error")
+        is_train = name == "train"
         described[name], counts = sets.describe(
-            one, bos_id=tokenizer.bos_id, max_length=length, policy=cut
+            one,
+            bos_id=tokenizer.bos_id,
+            max_length=max_length if is_train else eval_max_length,
+            policy=policy if is_train else "error",
+            max_over_long=max_over_long,
+            form=None if is_train else form or normal.Options(),
         )
         views[name] = skew.view_of_set(
             name, one.records.conversations, one.examples, counts.prompt, counts.response
@@ -57,6 +69,8 @@ def examine(
         "shared": _shared(found),
         "production": _production(production),
     }
+    if dedup:
+        report["dedup"] = dedup
     report["warnings"] = findings.warnings(report)
     return report
 

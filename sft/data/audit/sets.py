@@ -1,6 +1,7 @@
 """One set in numbers: rows, rejects, tokens, lengths, and what its texts hold."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +9,14 @@ import numpy as np
 
 from sft.data.audit import contents, texts, tokens
 from sft.data.audit.skew import sample
+from sft.data.chat import END
 from sft.data.conversation import Conversation
+from sft.data.dedup import exact, normal
 from sft.data.examples import Examples
 from sft.data.records import Records
 
 SHOWN_REJECTS = 20
+CATEGORIES = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +48,15 @@ def count(
     """Rows, rejects and tokens of one set, quickly; arguments as in ``Set``.
 
     Returns:
-      ``files``; ``rows`` used; ``rejected``: reason → rows, ``rejected_examples``: the first 20
-      as ``file:line: reason``; ``repaired``, ``unread`` columns; ``origins``; ``tokens``,
-      ``trained_tokens``, ``mean_tokens``, ``max_tokens``; ``untrained``: rows without a trained
-      token; ``lengths``: percentiles and histograms of tokens in ``prompt``, ``response`` and
-      ``row`` and of ``exchanges`` (turns of the user) a conversation; ``fit``.
+      ``files``; ``rows`` used; ``system``: whether all of them have the ``same`` system
+      instruction (or none), and its ``text``; ``rejected``: reason → rows,
+      ``rejected_examples``: the first 20 as ``file:line: reason``; ``repaired``, ``unread``
+      columns; ``origins``; ``categories``: ``{name: {"rows", "tokens", "trained_tokens",
+      "trained_share", "median_tokens", "max_tokens"}}``; ``tokens``, ``trained_tokens``,
+      ``trained_ends`` (ends of turn among them), ``mean_tokens``, ``max_tokens``; ``untrained``:
+      rows without a trained token; ``lengths``: percentiles and histograms of tokens in
+      ``prompt``, ``response`` and ``row`` and of ``exchanges`` (turns of the user) a
+      conversation; ``fit``.
 
     Raises:
       ValueError: ``records`` and ``examples`` are not of the same rows.
@@ -61,18 +69,25 @@ def _count(one: Set) -> tuple[dict[str, Any], tokens.RowCounts]:
     if len(conversations) != len(counts.row):
         raise ValueError(f"{len(conversations)} conversations but {len(counts.row)} examples")
     rejected = one.records.rejected
+    systems = {conversation.system for conversation in conversations}
     untrained = np.flatnonzero(counts.trained == 0)
     found = {
         "files": one.files,
         "rows": len(conversations),
+        "system": {
+            "same": len(systems) == 1,
+            "text": next(iter(systems)) if len(systems) == 1 else None,
+        },
         "rejected": {str(kind): int(rows) for kind, rows in one.records.counts.items()},
         "rejected_rows": len(rejected),
         "rejected_examples": [f"{where}: {why}" for where, why in rejected[:SHOWN_REJECTS]],
         "repaired": {str(kind): int(rows) for kind, rows in one.records.repaired.items()},
         "unread": {str(column): int(rows) for column, rows in one.records.unread.items()},
         "origins": _origins(one, counts),
+        "categories": _categories(conversations, counts),
         "tokens": int(counts.row.sum()),
         "trained_tokens": int(counts.trained.sum()),
+        "trained_ends": int(np.count_nonzero(one.examples.kinds == END)),
         "mean_tokens": float(counts.row.mean()) if len(counts.row) else 0.0,
         "max_tokens": int(counts.row.max(initial=0)),
         "untrained": {
@@ -117,21 +132,62 @@ def _origins(one: Set, counts: tokens.RowCounts) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _categories(
+    conversations: Sequence[Conversation], counts: tokens.RowCounts
+) -> dict[str, dict[str, Any]]:
+    """Rows, tokens and lengths by category, the largest first; ``""`` is for rows without one, and
+    ``{}`` where no row has one. More than ``CATEGORIES`` are counted together as ``…``."""
+    names = [conversation.category for conversation in conversations]
+    if not any(names):
+        return {}
+    common = {name for name, _ in Counter(names).most_common(CATEGORIES)}
+    rows: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        rows.setdefault(name if name in common else "…", []).append(index)
+    whole = max(int(counts.trained.sum()), 1)
+    found = {}
+    for name in sorted(rows, key=lambda name: (name == "…", -len(rows[name]), name)):
+        chosen = np.array(rows[name])
+        trained = int(counts.trained[chosen].sum())
+        found[name] = {
+            "rows": len(chosen),
+            "tokens": int(counts.row[chosen].sum()),
+            "trained_tokens": trained,
+            "trained_share": trained / whole,
+            "median_tokens": float(np.median(counts.row[chosen])),
+            "max_tokens": int(counts.row[chosen].max()),
+        }
+    return found
+
+
 def describe(
-    one: Set, *, bos_id: int, max_length: int, policy: str
+    one: Set,
+    *,
+    bos_id: int,
+    max_length: int,
+    policy: str,
+    max_over_long: float = 0.0,
+    form: normal.Options | None = None,
 ) -> tuple[dict[str, Any], tokens.RowCounts]:
     """Everything about one set, and the counts it came from.
 
+    Args:
+      max_over_long: under the policy ``error``, the share of longer rows that may be dropped.
+      form: which rows are the same, where repeats are to be counted.
+
     Returns:
-      ``count`` plus ``over_long``, ``bos``, ``ends`` (see ``tokens``), ``sample``: rows that
-      ``scripts`` and ``languages`` (of ``prompt`` and ``response``, shares) were taken from,
-      ``systems``, ``conflicts``, ``marks``, ``repeated_answer`` (see ``contents``).
+      ``count`` plus ``over_long`` (see ``tokens``; with ``max_share``), ``bos``, ``ends`` (see
+      ``tokens``), ``sample``: rows that ``scripts`` and ``languages`` (of ``prompt`` and
+      ``response``, shares) were taken from, ``conflicts`` (see ``dedup.exact.several_answers``),
+      ``systems``, ``marks``, ``repeated_answer`` (see ``contents``), and ``repeats``: ``{"rows":
+      that equal an earlier one, "distinct", "most": rows that are equal, "first" of these}``.
     """
     found, counts = _count(one)
     conversations = one.records.conversations
     chosen = [conversations[i] for i in sample(len(conversations))]
     sides = {"prompt": contents.prompt, "response": contents.answer}
     found["over_long"] = tokens.over_long(one.examples, max_length, policy, found["trained_tokens"])
+    found["over_long"]["max_share"] = max_over_long
     found["ends"] = tokens.ends(one.examples, counts, max_length, policy)
     found["bos"] = tokens.begins(one.examples, bos_id, [c.source for c in conversations])
     found["sample"] = len(chosen)
@@ -141,7 +197,21 @@ def describe(
         found["scripts"][side] = texts.script_mix(said)
         found["languages"][side] = texts.language_mix(said)
     found["systems"] = contents.systems(conversations)
-    found["conflicts"] = contents.conflicts(conversations)
+    found["conflicts"] = exact.several_answers(one.examples)
     found["marks"] = contents.marks(conversations)
     found["repeated_answer"] = contents.repeated_answer(conversations)
+    found["repeats"] = None if form is None else _repeats(conversations, form)
     return found, counts
+
+
+def _repeats(conversations: Sequence[Conversation], form: normal.Options) -> dict[str, Any]:
+    if not conversations:
+        return {"rows": 0, "distinct": 0, "most": 0, "first": ""}
+    found = exact.find(conversations, form)
+    sizes = np.bincount(found.first)
+    return {
+        "rows": int(found.is_repeat.sum()),
+        "distinct": int((~found.is_repeat).sum()),
+        "most": int(sizes.max()),
+        "first": conversations[int(sizes.argmax())].source,
+    }

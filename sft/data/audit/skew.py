@@ -92,9 +92,10 @@ def compare(train: View, other: View) -> dict[str, Any]:
 
     Returns:
       ``{"left", "right", "rows", "told", "features", "differs", "unseen", "verdict", "summary",
-      "remedies"}``: ``features`` are ``effects.Difference`` as dicts plus ``differs`` and
-      ``threshold``, the strongest first; ``told`` is false where there are too few rows;
-      ``summary`` is the verdict without its numbers.
+      "choice", "remedies"}``: ``choice`` says when these are to be followed; ``features`` are
+      ``effects.Difference`` as dicts plus ``differs`` and ``threshold``, the strongest first;
+      ``told`` is false where there are too few rows; ``summary`` is the verdict without its
+      numbers.
     """
     found: dict[str, Any] = {
         "left": train.name,
@@ -104,13 +105,14 @@ def compare(train: View, other: View) -> dict[str, Any]:
         "features": [],
         "differs": 0,
         "unseen": {},
+        "choice": "",
         "remedies": [],
     }
     if not found["told"]:
         few = train if train.rows < effects.MIN_ROWS else other
         found["verdict"] = found["summary"] = (
             f"It cannot be told whether {other.name} looks like {train.name}: {few.name} has "
-            f"{few.rows} rows, and at least {effects.MIN_ROWS} are needed."
+            f"{texts.rows(few.rows)}, and at least {effects.MIN_ROWS} are needed."
         )
         return found
     differences = effects.holm([*_lengths(train, other), *_texts(train, other)])
@@ -128,6 +130,12 @@ def compare(train: View, other: View) -> dict[str, Any]:
     )
     groups = dict.fromkeys(difference.group for difference in strong)
     found["remedies"] = [REMEDIES[group] for group in groups]
+    if strong and other.name != "production":  # which is given; the other sets are chosen
+        share = "data.split.validation" if other.name == "validation" else "data.split.test"
+        found["choice"] = (
+            f"If {other.name} is not what production is like, cut it from the training rows: "
+            f"{share}. If it is:"
+        )
     return found
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from sft.data.audit.texts import percent, shorten
 
 SHOWN_WARNINGS = 8
+SHOWN_CATEGORIES = 6
 
 
 def render(report: dict[str, Any]) -> str:
@@ -14,6 +15,7 @@ def render(report: dict[str, Any]) -> str:
     rows = [("", list(sets))]
     rows += [(label, [cell(one) for one in sets.values()]) for label, cell in _ROWS]
     lines = _table([row for row in rows if any(row[1])])
+    lines += _categories(sets)
     lines += _labels(report["labels"])
     if report["production"]:
         lines.append(f"production: {report['production']['rows']:,} prompts")
@@ -71,6 +73,10 @@ def _over(one: dict[str, Any]) -> str:
     return f"{here['over']:,} over {over['length']:,}"
 
 
+def _repeats(one: dict[str, Any]) -> str:
+    return f"{one['repeats']['rows']:,}" if one["repeats"] and one["repeats"]["rows"] else ""
+
+
 def _system(one: dict[str, Any]) -> str:
     systems = one["systems"]
     return (
@@ -90,11 +96,29 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("tokens a row", _lengths("row")),
     ("exchanges a row", _lengths("exchanges")),
     ("rows too long", _over),
+    ("rows that repeat earlier ones", _repeats),
     ("rows with a system instruction", _system),
     ("prompt languages", lambda one: _top(one["languages"]["prompt"])),
     ("response languages", lambda one: _top(one["languages"]["response"])),
     ("prompt scripts", lambda one: _top(one["scripts"]["prompt"])),
 )
+
+
+def _categories(sets: dict[str, Any]) -> list[str]:
+    """Of the first set that has some: of train, if it does."""
+    name = next((name for name, one in sets.items() if one["categories"]), "")
+    if not name:
+        return []
+    found_in = sets[name]["categories"]
+    head = ["rows", "trained tokens", "share", "tokens a row, median / longest"]
+    rows = [(f"categories of {name}", head)]
+    for category, found in list(found_in.items())[:SHOWN_CATEGORIES]:
+        tokens = f"{found['median_tokens']:,.0f} / {found['max_tokens']:,}"
+        cells = [f"{found['rows']:,}", f"{found['trained_tokens']:,}"]
+        cells += [percent(found["trained_share"]), tokens]
+        rows.append((f"  {shorten(category, 40) or '(none)'}", cells))
+    hidden = len(found_in) - SHOWN_CATEGORIES
+    return ["", *_table(rows)] + ([f"  and {hidden} more in the report"] if hidden > 0 else [])
 
 
 def _labels(labels: dict[str, Any] | None) -> list[str]:

@@ -113,9 +113,9 @@ def over_long(examples: Examples, length: int, policy: str, trained: int) -> dic
       trained: trained tokens of the set.
 
     Returns:
-      ``{"length", "policy", "at": [{"length", "over", "share", "dropped", "lost_trained_tokens",
-      "lost_share"}]}`` at 256, 512, … up to the first length that holds every row, and at most
-      32,768; the configured length is among them.
+      ``{"length", "policy", "holds": see fit.holding, "at": [{"length", "over", "share", "dropped",
+      "lost_trained_tokens", "lost_share"}]}`` at 256, 512, … up to the first length that holds
+      every row, and at most 32,768; the configured length is among them.
     """
     rows, at = len(examples.lengths), []
     powers = [2**k for k in range(8, 16)]
@@ -133,7 +133,8 @@ def over_long(examples: Examples, length: int, policy: str, trained: int) -> dic
                 "lost_share": lost["lost_trained_tokens"] / max(trained, 1),
             }
         )
-    return {"length": length, "policy": policy, "at": at}
+    holds = fit.holding(examples.lengths, length)
+    return {"length": length, "policy": policy, "holds": holds, "at": at}
 
 
 def ends(examples: Examples, counts: RowCounts, length: int, policy: str) -> dict[str, Any]:

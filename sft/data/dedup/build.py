@@ -52,9 +52,6 @@ def build(
       answers among the rows that are left, and those rows; ``templates``: see
       ``substring.Found``, with the name of the origin; ``leakage``: ``policy``, ``sets`` and
       ``pairs``, see ``leakage.Hits``.
-
-    Raises:
-      UserError: nothing is left to train on.
     """
     options = options or Options()
     held = {name: Set(*one) for name, one in evaluation.items()}
@@ -76,11 +73,6 @@ def build(
     )
     for row in np.flatnonzero(plans.changed(draft, examples).trained == 0):
         state.drop(int(row), Reason("empty", "", ""))
-    if not state.stays.any():
-        raise UserError(
-            f"config.data.dedup: none of {len(examples)} training rows is left "
-            f"({_counts(state.reasons)}). Correct the training files or the options."
-        )
     inside = state.stays[spans["rows"]]
     spans = {name: array[inside] for name, array in spans.items()}
     kept = np.flatnonzero(state.stays)
@@ -138,6 +130,16 @@ def _summary(plan: Plan, train: Set) -> dict[str, Any]:
     return whole | {"origins": origins}
 
 
-def _counts(reasons: Mapping[int, Reason]) -> str:
-    counts = Counter(reason.code for reason in reasons.values())
-    return ", ".join(f"{code} {counts[code]}" for code in CODES if counts[code])
+def refuse(plan: Plan) -> None:
+    """Refuses to train by a plan that leaves no row.
+
+    Raises:
+      UserError: there is none; says what dropped them.
+    """
+    if len(plan.kept) or not plan.summary["rows"]:
+        return
+    counts = ", ".join(f"{code} {rows}" for code, rows in plan.summary["dropped"].items())
+    raise UserError(
+        f"config.data.dedup: none of {plan.summary['rows']} training rows is left ({counts}). "
+        "Correct the training files or the options."
+    )

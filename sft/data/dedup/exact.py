@@ -5,12 +5,16 @@ The same answer to another prompt is none either.
 """
 
 import dataclasses
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from sft.data.chat import CONTEXT
 from sft.data.conversation import Conversation, Turn
 from sft.data.dedup import normal
+from sft.data.examples import Examples
 
 _AS_WRITTEN = normal.Options()
 
@@ -76,16 +80,33 @@ def over_cap(
     return is_over
 
 
-def several_answers(prompt_ids: np.ndarray, duplicates: Duplicates) -> dict[str, int]:
-    """``{"prompts": those with several different answers, "rows": different rows they have,
-    "most": the most of one prompt}``.
+def several_answers(examples: Examples) -> dict[str, int]:
+    """``{"prompts": those with more than one last answer, "rows": how many rows have one of these
+    prompts}``, for what the model sees.
 
-    Args:
-      prompt_ids: int64 ``[n]``, of ``prompts`` with the options that ``duplicates`` was made with.
+    The prompt is all that stands before the last answer. Ids are compared, so texts that become the
+    same tokens are the same.
     """
-    counts = np.bincount(prompt_ids[~duplicates.is_repeat])
-    counts = counts[counts > 1]
-    return {"prompts": len(counts), "rows": int(counts.sum()), "most": int(counts.max(initial=0))}
+    answers: dict[bytes, Counter[bytes]] = defaultdict(Counter)
+    for start, cut, stop in zip(
+        examples.starts[:-1], _last_answers(examples), examples.starts[1:], strict=True
+    ):
+        if cut < stop:
+            said = (examples.tokens[start:cut], examples.tokens[cut:stop])
+            prompt, answer = (hashlib.blake2b(np.ascontiguousarray(ids)).digest() for ids in said)
+            answers[prompt][answer] += 1
+    several = [found for found in answers.values() if len(found) > 1]
+    return {"prompts": len(several), "rows": sum(found.total() for found in several)}
+
+
+def _last_answers(examples: Examples) -> np.ndarray:
+    """int64 ``[n]``: the position where the last answer of each row starts, or its end if there is
+    none."""
+    before = np.maximum.accumulate(
+        np.where(examples.kinds < CONTEXT, np.arange(1, len(examples.kinds) + 1), 0)
+    )
+    ends = np.append(0, before)[examples.starts[1:]]
+    return np.maximum(ends, examples.starts[:-1])
 
 
 def _split(talk: Conversation) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:

@@ -16,7 +16,8 @@ import numpy as np
 from sft.data.chat import END, PROMPT
 from sft.data.examples import Examples
 
-TEMPLATE_ROWS = 100  # of the rows looked at, whose prompts have an n-gram that says nothing
+TEMPLATE_ROWS = 100  # of the rows looked at, whose prompts have an n-gram that says nothing; or
+SMALL_ROWS = 10  # half of the rows where there are fewer than 200, but never fewer than this
 _LOOKED_AT = 10_000
 _BATCH = 2**20  # tokens read at a time
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -77,7 +78,8 @@ def readers(sets: Sequence[Examples], length: int, seed: int) -> list[Reader]:
     """A reader of each set.
 
     Left out is the instruction around the prompts of many rows: n-grams that the user says in at
-    least ``TEMPLATE_ROWS`` of the rows of one of the sets, or of 10,000 drawn from it.
+    least ``TEMPLATE_ROWS`` of the rows of one of the sets, or of 10,000 drawn from it; in fewer
+    than twice as many rows in half of them, and at least in ``SMALL_ROWS``.
     """
     ends = np.unique(np.concatenate([e.tokens[e.kinds == END] for e in sets]))
     nothing = np.zeros(0, np.uint64)
@@ -164,7 +166,7 @@ def _template(reader: Reader, seed: int) -> np.ndarray:
         grams = reader.read(rows)
         found.append(grams.where(grams.sides == 0).distinct().hashes)
     hashes, counts = np.unique(np.concatenate(found), return_counts=True)
-    return hashes[counts >= TEMPLATE_ROWS]
+    return hashes[counts >= min(TEMPLATE_ROWS, max(SMALL_ROWS, len(drawn) / 2))]
 
 
 def _shared(

@@ -25,11 +25,13 @@ class Options:
 def text(value: str, options: Options) -> str:
     """NFC, white space at the ends removed and elsewhere one space; ``text(text(x)) == text(x)``.
 
+    U+2581 is white space too: a SentencePiece tokenizer makes the same tokens of it and of a space.
+
     ``case`` is canonical caseless matching (The Unicode Standard, D145). ``punctuation`` leaves out
     the characters of the categories P*, but not before a digit, so that 1.5 is not 15 and -5 not 5,
     and not from a text that has nothing else. Symbols (C++, 3 < 4) stay; C# becomes C.
     """
-    form = unicodedata.normalize("NFC", value)
+    form = unicodedata.normalize("NFC", value.replace("\u2581", " "))
     if options.case:
         form = unicodedata.normalize("NFD", form).casefold()
         form = unicodedata.normalize("NFC", form)

@@ -20,7 +20,8 @@ class Options:
       responses_per_prompt: different answers kept of one prompt; 0 = all.
       near: Jaccard similarity from which rows are near-duplicates; 0 = not looked for.
       substring: tokens of a repeated stretch of an answer; 0 = not looked for.
-      engine, scope, keep, max_copies, template_share, memory, beam: see ``substring.Options``.
+      engine, scope, keep, max_copies, template_share, template_rows, memory, beam: see
+        ``substring.Options``.
       action: ``mask`` | ``cut`` | ``drop`` | ``report``, and
       drop_share, min_trained: see ``substring.policy``.
       leakage: ``drop`` the training row; ``error`` and ``report`` keep it and tell.
@@ -43,6 +44,7 @@ class Options:
     drop_share: float = 0.8
     min_trained: int = 8
     template_share: float = 0.05
+    template_rows: int = 10
     leakage: str = "drop"
     memory: int = 2**30
     beam: str = ""
@@ -65,6 +67,7 @@ class Options:
             keep=self.keep,
             max_copies=self.max_copies,
             template_share=self.template_share,
+            template_rows=self.template_rows,
             memory=self.memory,
             beam=self.beam,
         )

@@ -67,12 +67,24 @@ def shared(found: Index, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       int64 ``[h]`` rows and int64 ``[h]`` classes, each pair once, ascending by both.
     """
+    keys = [np.zeros(0, np.int64)]
+    for positions, ids in _matches(found, examples):
+        keys.append(np.unique(rows_of(examples, positions) * len(found) + ids))
+    return np.divmod(np.concatenate(keys), max(len(found), 1))
+
+
+def places(found: Index, examples: Examples) -> np.ndarray:
+    """int64, ascending: where windows of ``examples`` start that an indexed set has too."""
+    return np.concatenate([np.zeros(0, np.int64), *(at for at, _ in _matches(found, examples))])
+
+
+def _matches(found: Index, examples: Examples) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Token positions of windows that are in the index, and their classes, some rows at a time."""
     if not len(found):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return
     shift = np.uint64(64 - _FILTER_BITS)
     known = np.zeros(2**_FILTER_BITS, bool)
     known[found.hashes >> shift] = True
-    keys = [np.zeros(0, np.int64)]
     for first, last in _chunks(examples.starts):
         positions, hashes = windows(examples, first, last, found.kinds, found.length, found.seed)
         likely = np.flatnonzero(known[hashes >> shift])
@@ -82,9 +94,7 @@ def shared(found: Index, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
         positions, ids = positions[match], ids[match]
         pair = (examples.tokens, positions), (found.examples.tokens, found.first[ids])
         true = _equal(*pair, found.length)
-        rows = rows_of(examples, positions[true])
-        keys.append(np.unique(rows * len(found) + ids[true]))
-    return np.divmod(np.concatenate(keys), len(found))
+        yield positions[true], ids[true]
 
 
 def windows(

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sft.data.chat import ANSWER, CONTEXT
+from sft.data.dedup.stretches import without
 from sft.data.examples import Examples
 from sft.errors import UserError
 from sft.workdir import write_bytes, write_json
 
-VERSION = 2  # raise it when the same rows and options get another plan
+VERSION = 3  # raise it when the same rows and options get another plan
 _ARRAYS = ("kept", "rows", "starts", "stops", "owners", "clusters")
 _MEANING = {
     "version": "the version of this program",
@@ -155,10 +156,9 @@ def changed(plan: Plan, examples: Examples) -> Examples:
         kinds = np.array(examples.kinds)
         kinds[inside[kinds[inside] >= ANSWER]] = CONTEXT
         return Examples(examples.tokens, kinds, examples.starts)
-    stays = np.ones(len(examples.tokens), bool)
-    stays[inside] = False
-    starts = np.concatenate([[0], np.cumsum(stays)])[examples.starts]
-    return Examples(examples.tokens[stays], examples.kinds[stays], starts)
+    gone = np.zeros(len(examples.tokens), bool)
+    gone[inside] = True
+    return without(examples, gone)
 
 
 def save(plan: Plan, folder: Path) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sft.data.dedup import templates, windows
-from sft.data.dedup.stretches import Stretches, answers, flagged, runs
+from sft.data.dedup import windows
+from sft.data.dedup.stretches import Stream, Stretches, flagged, runs
 from sft.data.examples import Examples
 from sft.errors import UserError
 
@@ -21,18 +21,18 @@ class Options:
     """How repeated text is found: ``config.data.dedup``.
 
     Attributes:
-      length: tokens of a window.
+      length: tokens of a window, besides those of forms.
       engine: ``suffix_array``, ``hash`` or, for ``substring.policy``, ``beam``; the result is the
         same.
       scope: ``group`` or ``record``: where the earlier copy must be.
       keep: the ``first`` copy stays, or ``none``.
       max_copies: groups (in scope ``record``: places that do not overlap) that may hold a window
         before the next one is a copy; for whole answers, rows.
-      whole_turns: in scope ``group``, answers of at least ``length`` tokens that equal one of an
-        earlier row are copies also within their group.
-      template_share: a window in this share of a source's rows is a template and stays; 0 = there
-        are no templates.
-      template_rows: the least number of rows that hold a template.
+      whole_turns: in scope ``group``, answers of at least ``length`` tokens besides forms that
+        equal one of an earlier row are copies also within their group.
+      template_share: what this share of a source's rows has is a form, see ``templates``; 0 =
+        there are no forms.
+      template_rows: the least number of rows that have a form.
       memory: bytes that the hash engine may use.
       beam: options of the Beam pipeline, as on a command line; ``""`` = on this machine.
 
@@ -47,7 +47,7 @@ class Options:
     max_copies: int = 1
     whole_turns: bool = True
     template_share: float = 0.05
-    template_rows: int = 100
+    template_rows: int = 10
     memory: int = windows.MEMORY
     beam: str = ""
 
@@ -75,73 +75,57 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Marks:
-    """What holds for the window that starts at each token.
+    """What holds for the window that starts at each token of a stream.
 
     Attributes:
-      copies: bool ``[T]``: it is a copy too many.
-      involved: bool ``[T]``: it, or an equal one, is.
-      owners: int32 ``[T]``: of a copy, the row whose equal window stays; otherwise -1.
-      exempt: bool ``[T]``: it belongs to a template.
+      copies: bool ``[C]``: it is a copy too many.
+      involved: bool ``[C]``: it, or an equal one, is.
+      owners: int32 ``[C]``: of a copy, the row whose equal window stays; otherwise -1.
     """
 
     copies: np.ndarray
     involved: np.ndarray
     owners: np.ndarray
-    exempt: np.ndarray
 
 
 def mark(
     examples: Examples,
     groups: np.ndarray,
-    origins: np.ndarray,
+    stream: Stream,
     options: Options,
     kept: np.ndarray,
     before: Marks | None = None,
-) -> tuple[Marks, list[dict[str, Any]]]:
-    """Looks for equal windows in the answers of the ``kept`` rows, bool ``[n]``.
+) -> Marks:
+    """Looks for equal windows in the tokens of the stream that are in ``kept`` rows, bool ``[n]``.
 
     Args:
       groups: int64 ``[n]``, the rank of each row's group.
-      origins: int64 ``[n]``, the source of each row.
-      before: what was found among more rows. Only windows involved then are looked at, and the
-        templates are those.
-
-    Returns:
-      The marks; and the texts of new templates.
+      before: what was found in more rows of the same stream. Only windows involved then are looked
+        at.
     """
-    size = len(examples.tokens)
-    look_in, share = answers(examples, kept), options.template_share
-    exempt = np.zeros(size, bool)
+    size = len(stream)
+    look_in = np.repeat(kept[stream.turns.rows], stream.sizes)
     if before is not None:
         first = np.flatnonzero(before.involved)
         look_in &= flagged(first, first + options.length, size)
-        exempt, share = before.exempt, 0.0
-    places = runs(look_in, examples.starts)
-    places = places.select(places.lengths >= options.length)
-    corpus, index = _corpus(examples, places)
-    shifts = places.begins - corpus.starts[:-1]
-    least = templates.least_rows(origins[kept], share, options.template_rows)
-    owners = np.full(size, -1, np.int32)
-    marks = Marks(np.zeros(size, bool), np.zeros(size, bool), owners, exempt)
-    found: list[templates.Windows] = []
+    parts = runs(look_in, stream.starts)
+    parts = parts.select(parts.lengths >= options.length)
+    corpus, index = corpus_of(examples.tokens, parts, stream.places)
+    shifts, rows_of = parts.begins - corpus.starts[:-1], stream.turns.rows[parts.rows]
+    marks = Marks(np.zeros(size, bool), np.zeros(size, bool), np.full(size, -1, np.int32))
     for batch in windows.classes(corpus, options.length, options.engine, options.memory):
-        place = index[batch.positions]
-        positions, rows = batch.positions + shifts[place], places.rows[place]
-        of_template = templates.of_batch(positions, rows, batch.starts, origins, least)
-        if of_template is not None:
-            found.append(of_template)
-            exempt[of_template.positions] = True
+        part = index[batch.positions]
+        positions, rows = batch.positions + shifts[part], rows_of[part]
         keys = groups[rows] if options.scope == "group" else positions
         limit, first = limits(keys, batch.starts, options.gap, options)
-        is_copy = keys >= np.repeat(limit, np.diff(batch.starts))
-        is_copy &= ~exempt[positions]
         sizes = np.diff(batch.starts)
+        is_copy = keys >= np.repeat(limit, sizes)
         is_involved = np.repeat(np.logical_or.reduceat(is_copy, batch.starts[:-1]), sizes)
         marks.copies[positions[is_copy]] = True
         marks.involved[positions[is_involved]] = True
         if options.keep == "first":
-            owners[positions[is_copy]] = np.repeat(rows[first], sizes)[is_copy]
-    return marks, templates.texts(found, examples.tokens, options.length)
+            marks.owners[positions[is_copy]] = np.repeat(rows[first], sizes)[is_copy]
+    return marks
 
 
 def limits(
@@ -177,12 +161,19 @@ def limits(
     return limit, at_lowest[np.searchsorted(at_lowest, heads)]
 
 
-def _corpus(examples: Examples, places: Stretches) -> tuple[windows.Corpus, np.ndarray]:
-    """The tokens of these places one after another; and of each token its place, int32."""
-    starts = np.concatenate([[0], np.cumsum(places.lengths)]).astype(np.int64)
-    inside = flagged(places.begins, places.stops, len(examples.tokens))
-    index = np.repeat(np.arange(len(places.begins), dtype=np.int32), places.lengths)
-    return windows.Corpus(examples.tokens[inside], starts), index
+def corpus_of(
+    tokens: np.ndarray, parts: Stretches, places: np.ndarray | None = None
+) -> tuple[windows.Corpus, np.ndarray]:
+    """The tokens of these parts one after another; and of each token its part, int32.
+
+    Args:
+      tokens: int32 ``[T]``.
+      parts: of the tokens or, where they are given, of ``places`` in these.
+    """
+    starts = np.concatenate([[0], np.cumsum(parts.lengths)]).astype(np.int64)
+    inside = flagged(parts.begins, parts.stops, len(tokens if places is None else places))
+    index = np.repeat(np.arange(len(parts.begins), dtype=np.int32), parts.lengths)
+    return windows.Corpus(tokens[inside if places is None else places[inside]], starts), index
 
 
 def check(field: str, value: Any, is_right: bool, expected: str) -> None:

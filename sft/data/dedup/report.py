@@ -11,6 +11,7 @@ from sft import template
 from sft.data.audit.texts import percent, rows, shorten
 from sft.data.chat import ANSWER
 from sft.data.conversation import Conversation
+from sft.data.dedup import verdicts
 from sft.data.dedup.build import CODES
 from sft.data.dedup.leakage import CODES as LEAKS
 from sft.data.dedup.plan import Plan, Reason
@@ -21,9 +22,8 @@ PAIRS = 5  # shown of each reason
 SPANS = 10
 CLUSTERS = 10
 TEMPLATES = 20
-TEXT = 400  # characters shown of a row or a template
+TEXT = 400  # characters shown of a row or a form
 _AROUND = 25  # tokens shown before and after a span
-_BLIND = "The same question in other words is not found."
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -61,7 +61,8 @@ def describe(
       ``{"set", "source", "text"}``; ``leaks``: the same for leaks that stay; ``spans``:
       ``[{"source", "before", "text", "after", "tokens", "right"}]``, the longest first;
       ``clusters``: ``[{"rows", "first", "others"}]``, the largest first; ``templates`` with their
-      text; ``leakage`` with a ``verdict`` for each set, and ``shown`` pairs of validation and test.
+      text; ``leakage`` with a ``verdict`` for each set, ``shown`` pairs of validation and test,
+      and ``crossed``, see ``verdicts.between``.
     """
     sets = _Sets(
         {"train": Set(conversations, examples)}
@@ -102,7 +103,7 @@ def terminal(report: Mapping[str, Any]) -> list[str]:
         same = report["same_prompt"]
         lines.append(f"  prompts with several answers: {same['prompts']:,} ({rows(same['rows'])})")
     if report["templates"]:
-        lines.append(f"  templates that stay, to be read in the report: {len(report['templates'])}")
+        lines.append(f"  forms that stay, to be read in the report: {len(report['templates'])}")
     lines += [f"  {one['verdict']}" for one in report["leakage"]["sets"].values()]
     lines += [f"  {one}" for one in report["leakage"]["between"]]
     return lines
@@ -185,11 +186,12 @@ def _clusters(clusters: np.ndarray, sets: _Sets) -> list[dict[str, Any]]:
 
 
 def _leakage(found: Mapping[str, Any], sets: _Sets) -> dict[str, Any]:
-    told = {
-        name: one | {"verdict": _verdict(name, one, found["policy"])}
+    shares = {
+        name: one | {"verdict": verdicts.verdict(name, one, found["policy"])}
         for name, one in found["sets"].items()
     }
     pairs = found["pairs"]
+    crossed = verdicts.between(pairs, found["sets"].get("validation", {}).get("rows", 0))
     shown = [
         {
             "detail": LEAKS[pair["code"]],
@@ -198,27 +200,11 @@ def _leakage(found: Mapping[str, Any], sets: _Sets) -> dict[str, Any]:
         }
         for pair in pairs[:PAIRS]
     ]
-    counts = {name: 0 for name in dict.fromkeys(pair["right"] for pair in pairs)}
-    for pair in pairs:
-        counts[pair["right"]] += 1
-    between = [
-        f"{rows(count)} of validation {'is' if count == 1 else 'are'} in {name} too: the epoch "
-        f"would be chosen on what is reported. Remove them from one of the two."
-        for name, count in counts.items()
-    ]
-    return dict(found) | {"sets": told, "pairs": len(pairs), "shown": shown, "between": between}
-
-
-def _verdict(name: str, one: Mapping[str, Any], policy: str) -> str:
-    """One sentence or two, and what the search cannot see."""
-    if not one["touched"]:
-        return f"{name}: no training row gives away any of its {rows(one['rows'])}. {_BLIND}"
-    culprits = rows(one["train_rows"])
-    fate = "dropped from training" if policy == "drop" else "still in training"
-    shared = (
-        f"; {percent(one['shared_share'])} of its answers' tokens" if one["shared_tokens"] else ""
-    )
-    return (
-        f"{name}: {one['touched']:,} of {rows(one['rows'])} ({percent(one['share'])}{shared}) "
-        f"given away by {culprits}, {fate}. {_BLIND}"
-    )
+    between = [f"{one['said']} {one['remedy']}" for one in crossed]
+    return dict(found) | {
+        "sets": shares,
+        "pairs": len(pairs),
+        "shown": shown,
+        "crossed": crossed,
+        "between": between,
+    }

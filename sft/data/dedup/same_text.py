@@ -23,14 +23,19 @@ class Set(NamedTuple):
     examples: Examples
 
 
-def find(train: Set, held: Set, prompt_tokens: int, response_tokens: int) -> list[Pairs]:
+def find(
+    train: Set, held: Set, prompt_tokens: int, response_tokens: int, form: normal.Options
+) -> list[Pairs]:
     """Pairs with the same prompt, with the whole evaluation row, and with the same answer.
 
-    Compared is the normal form of ``sft.data.dedup.normal``, with case and punctuation. The prompt
-    of an evaluation row is its first turn of the user with ``prompt_tokens`` tokens; answers have
-    at least ``response_tokens``. The system instruction does not count.
+    Texts are compared in their normal ``form``. The prompt of an evaluation row is its first turn
+    of the user with ``prompt_tokens`` tokens; answers have at least ``response_tokens``. The system
+    instruction does not count.
+
+    Args:
+      held: texts, and the tokens that count towards these numbers.
     """
-    said = list(_texts(held.conversations))
+    said = list(_texts(held.conversations, form))
     prompts, items, answers = (defaultdict(list) for _ in range(3))
     for row, (texts, sizes) in enumerate(zip(said, turn_tokens(held.examples), strict=True)):
         turns = list(zip(texts, sizes.tolist(), strict=True))
@@ -41,7 +46,7 @@ def find(train: Set, held: Set, prompt_tokens: int, response_tokens: int) -> lis
             answers[text].append(row)
         items[texts[0], texts[1]].append(row)
     found: list[tuple[list[int], list[int]]] = [([], []), ([], []), ([], [])]
-    for row, texts in enumerate(_texts(train.conversations)):
+    for row, texts in enumerate(_texts(train.conversations, form)):
         for turn in range(0, len(texts) - 1, 2):
             asked, answer = texts[turn : turn + 2]
             whole = [
@@ -71,8 +76,7 @@ def turn_tokens(examples: Examples) -> list[np.ndarray]:
     return [counts[a + (b - a) % 2 : b] for a, b in pairwise(bounds.tolist())]
 
 
-def _texts(conversations: Sequence[Conversation]) -> Iterator[list[str]]:
+def _texts(conversations: Sequence[Conversation], form: normal.Options) -> Iterator[list[str]]:
     """The turns of each conversation, as they are compared."""
-    options = normal.Options()
     for conversation in conversations:
-        yield [normal.text(turn.text, options) for turn in conversation.turns]
+        yield [normal.text(turn.text, form) for turn in conversation.turns]

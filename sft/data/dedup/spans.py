@@ -7,7 +7,7 @@ import numpy as np
 
 from sft.data.chat import END
 from sft.data.dedup.repeats import Marks, Options
-from sft.data.dedup.stretches import Stretches, answers, flagged, runs
+from sft.data.dedup.stretches import Stream, Stretches, flagged, runs
 from sft.data.examples import Examples
 
 ACTIONS = ("mask", "cut", "drop", "report")
@@ -23,7 +23,7 @@ class Found:
         holds its end of turn as well.
       owners: int64 ``[k]``: a row that holds the copy that stays of what the span starts with; -1
         when none stays.
-      templates: see ``templates.texts``.
+      templates: the forms, see ``templates.texts``.
     """
 
     rows: np.ndarray
@@ -33,14 +33,14 @@ class Found:
     templates: list[dict[str, Any]]
 
     def select(self, chosen: np.ndarray) -> "Found":
-        """The spans at ``chosen``, bool ``[k]``, with all templates."""
+        """The spans at ``chosen``, bool ``[k]``, with all forms."""
         spans = (self.rows, self.starts, self.stops, self.owners)
         return Found(*(array[chosen] for array in spans), templates=self.templates)
 
 
 def join(
     examples: Examples,
-    kept: np.ndarray,
+    stream: Stream,
     marks: Marks,
     whole: tuple[Stretches, np.ndarray] | None,
     options: Options,
@@ -48,25 +48,22 @@ def join(
 ) -> Found:
     """What the windows that are copies, and the whole answers that are, cover together.
 
+    A form inside a window is not covered; one in a whole answer is.
+
     Args:
-      kept: bool ``[n]``, the rows that were searched.
+      marks: of the windows of the stream.
       whole: the answers that are copies, in ascending order, with the owner of each, int64; or
         ``None`` where answers are not compared.
-      texts: the templates of the result.
+      texts: the forms of the result.
     """
     size = len(examples.tokens)
-    every_turn = runs(answers(examples, kept), examples.starts)
     first = np.flatnonzero(marks.copies)
-    covered = flagged(first, first + options.length, size)
-    owners = marks.owners
+    covered = np.zeros(size, bool)
+    covered[stream.places[flagged(first, first + options.length, len(stream))]] = True
     if whole is not None:
-        turns, earlier = whole
-        covered |= flagged(turns.begins, turns.stops, size)
-        if options.keep == "first":
-            by_window = marks.copies[turns.begins]
-            owners = owners.copy()
-            owners[turns.begins] = np.where(by_window, owners[turns.begins], earlier)
+        covered |= flagged(whole[0].begins, whole[0].stops, size)
     spans = runs(covered, examples.starts)
+    every_turn = stream.turns
     turn = np.searchsorted(every_turn.begins, spans.begins, side="right") - 1
     is_turn = every_turn.begins[turn] == spans.begins
     is_turn &= every_turn.stops[turn] == spans.stops
@@ -77,9 +74,31 @@ def join(
         rows=spans.rows,
         starts=spans.begins - start,
         stops=spans.stops + (is_turn & has_end) - start,
-        owners=owners[spans.begins].astype(np.int64),
+        owners=_owners(spans.begins, stream, marks, whole if options.keep == "first" else None),
         templates=texts,
     )
+
+
+def _owners(
+    begins: np.ndarray,
+    stream: Stream,
+    marks: Marks,
+    whole: tuple[Stretches, np.ndarray] | None,
+) -> np.ndarray:
+    """int64 ``[k]``: who owns what starts at each of ``begins``: the last copy of a window from
+    there or before, or else the whole answer that begins there."""
+    copies = np.append(np.flatnonzero(marks.copies), len(stream))
+    where = np.searchsorted(stream.places, begins, side="right") - 1
+    last = copies[np.searchsorted(copies, where, side="right") - 1]
+    owners = np.append(marks.owners, -1)[last].astype(np.int64)
+    if whole is None or not len(whole[1]):
+        return owners
+    turns, earlier = whole
+    turn = np.minimum(np.searchsorted(turns.begins, begins), len(earlier) - 1)
+    is_turn = turns.begins[turn] == begins
+    by_window = np.append(marks.copies, False)[where]
+    by_window &= np.append(stream.places, -1)[where] == begins
+    return np.where(is_turn & ~by_window, earlier[turn], owners)
 
 
 def to_drop(

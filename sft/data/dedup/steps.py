@@ -77,7 +77,12 @@ class Steps:
 
     def drop_leaks(self, held: Mapping[str, Set]) -> leakage.Hits:
         rows, train = self.left()
-        options = leakage.Options(template_share=self.options.template_share)
+        options = leakage.Options(
+            template_share=self.options.template_share,
+            template_rows=self.options.template_rows,
+            form=self.form,
+            memory=self.options.memory,
+        )
         found = leakage.find(train, held, options)
         for place in np.flatnonzero(found.codes >= 0).tolist():
             code, other = found.reason(place)
@@ -115,10 +120,7 @@ class Steps:
         return dict(zip(names, arrays, strict=True))
 
     def same_prompt(self) -> dict[str, int]:
-        rows = np.flatnonzero(self.stays)
-        conversations = [self.train.conversations[row] for row in rows.tolist()]
-        counts = np.bincount(exact.prompts(conversations, self.form))
-        return {"prompts": int((counts > 1).sum()), "rows": int(counts[counts > 1].sum())}
+        return exact.several_answers(self.left()[1].examples)
 
 
 def _owners(examples: Examples, dropped: np.ndarray, options: Options) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Stretches of tokens, each inside one row: where a flag is set, and back."""
+"""Stretches of tokens, each inside one row, and the stream of tokens that are compared."""
 
 import dataclasses
 
@@ -27,6 +27,48 @@ class Stretches:
         return Stretches(self.begins[chosen], self.stops[chosen], self.rows[chosen])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stream:
+    """The tokens that are compared, one after another: those of answers that are no part of a form.
+
+    What a form stood between is adjacent here, so that a window counts what is said beside forms.
+
+    Attributes:
+      places: int32 or int64 ``[C]``, ascending positions in the tokens of all rows.
+      turns: the ``t`` answers that the tokens are taken from, forms included.
+      starts: int64 ``[t + 1]``; answer i has the tokens from ``starts[i]`` to ``starts[i + 1]``,
+        which may be none.
+    """
+
+    places: np.ndarray
+    turns: Stretches
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64 ``[t]``: tokens of each answer besides forms."""
+        return np.diff(self.starts)
+
+
+def stream(examples: Examples, kept: np.ndarray, forms: np.ndarray) -> Stream:
+    """What the answers of the ``kept`` rows say besides forms.
+
+    Args:
+      kept: bool ``[n]``.
+      forms: bool ``[T]``, tokens of forms.
+    """
+    said = answers(examples, kept)
+    turns = runs(said, examples.starts)
+    places = np.flatnonzero(said & ~forms)
+    if len(said) < 2**31:
+        places = places.astype(np.int32)
+    starts = np.append(np.searchsorted(places, turns.begins), len(places)).astype(np.int64)
+    return Stream(places, turns, starts)
+
+
 def runs(flags: np.ndarray, starts: np.ndarray) -> Stretches:
     """The longest runs of true ``flags``, bool ``[T]``, that cross none of the rows' ``starts``."""
     begins, ends = flags.copy(), flags.copy()
@@ -53,3 +95,12 @@ def flagged(begins: np.ndarray, stops: np.ndarray, size: int) -> np.ndarray:
 def answers(examples: Examples, kept: np.ndarray) -> np.ndarray:
     """bool ``[T]``: trained tokens of answers, without their ends, in the ``kept`` rows."""
     return (examples.kinds == ANSWER) & np.repeat(kept, examples.lengths)
+
+
+def without(examples: Examples, gone: np.ndarray) -> Examples:
+    """The rows without the tokens that are ``gone``, bool ``[T]``; themselves where none is."""
+    if not gone.any():
+        return examples
+    stays = ~gone
+    starts = np.concatenate([[0], np.cumsum(stays)])[examples.starts]
+    return Examples(examples.tokens[stays], examples.kinds[stays], starts)

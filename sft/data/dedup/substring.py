@@ -1,10 +1,11 @@
 """Text that the answers of several conversations repeat: windows of tokens, and whole answers.
 
-The unit is a window of ``length`` tokens that are trained and lie in one answer. What counts as
-its earlier copy is the scope. ``group``: a copy in a group of lower rank, so that code which a
-conversation prints again with an edit is left alone, as is all else that a group repeats, except
-for whole answers of another row. ``record``: any earlier copy that does not overlap, in the same
-answer too.
+The unit is a window of ``length`` tokens that are trained and lie in one answer. Tokens of forms,
+which many rows share on purpose (``templates``), are neither counted nor masked: a window goes on
+behind a form. What counts as its earlier copy is the scope. ``group``: a copy in a group of lower
+rank, so that code which a conversation prints again with an edit is left alone, as is all else that
+a group repeats, except for whole answers of another row. ``record``: any earlier copy that does not
+overlap, in the same answer too.
 
 Of what repeats, the first copy stays (Kandpal et al. 2022: what is memorised grows with the number
 of copies), and the others are to become context, which is read but not trained: cutting them out
@@ -12,7 +13,7 @@ would leave prompts without answers. ``keep="none"``, ``scope="record"`` and cut
 the ExactSubstr of Lee et al. 2021, meant for raw text.
 
 The result depends on the rows and the options alone: not on the engine, its passes or its memory.
-Beside the memory of the engine, a search takes about 16 bytes a token. With ``engine="beam"`` many
+Beside the memory of the engine, a search takes about 20 bytes a token. With ``engine="beam"`` many
 machines share the work of ``policy``, see ``sft.data.dedup.beam``.
 """
 
@@ -20,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from sft.data.dedup import repeats, turns
+from sft.data.dedup import repeats, templates, turns
 from sft.data.dedup.repeats import Marks, Options
 from sft.data.dedup.spans import ACTIONS, Found, join, to_drop
-from sft.data.dedup.stretches import answers, runs
+from sft.data.dedup.stretches import Stream, stream
 from sft.data.examples import Examples
 
 __all__ = ["ACTIONS", "Found", "Options", "find", "policy"]
@@ -38,15 +39,17 @@ def find(
 ) -> Found:
     """The text that is repeated in the ``kept`` rows (bool ``[n]``; ``None`` = all).
 
-    The other rows count for nothing, nor towards templates. The engine must be one of this machine.
+    The other rows count for nothing, nor towards forms. The engine must be one of this machine.
 
     Args:
       groups: int64 ``[n]``, the rank of each row's group: of two groups the lower one is kept.
       origins: int64 ``[n]``, the source of each row, counted from 0.
     """
     kept = np.ones(len(examples), bool) if kept is None else kept
-    marks, texts = repeats.mark(examples, groups, origins, options, kept)
-    return _spans(examples, groups, options, kept, marks, texts)
+    forms = templates.find(examples, origins, options, kept)
+    said = stream(examples, kept, forms.tokens)
+    marks = repeats.mark(examples, groups, said, options, kept)
+    return _spans(examples, groups, said, options, kept, marks, forms.texts)
 
 
 def policy(
@@ -63,11 +66,11 @@ def policy(
     Of the rows with a span, ``mask`` and ``cut`` drop those of whose trained tokens ``drop_share``
     or more are in spans, or fewer than ``min_trained`` are not (or none); ``drop`` drops all, and
     ``report`` none. A dropped row may have held the copy that stays, so the kept rows are searched
-    again, with the templates of the first search. That only ever takes tokens out of spans, so no
+    again, with the forms of the first search. That only ever takes tokens out of spans, so no
     further row is to be dropped. With ``keep="none"`` every copy goes, whichever rows are dropped.
 
-    After masking and without templates, a second run changes nothing: templates are a matter of
-    counts, which change. Cutting joins what was apart, so it may make new windows.
+    After masking and without forms, a second run changes nothing: forms are a matter of counts,
+    which change. Cutting joins what was apart, so it may make new windows.
 
     Args:
       groups: int64 ``[n]``, as for ``find``.
@@ -85,18 +88,21 @@ def policy(
 
         return beyond.policy(examples, groups, origins, options, action, drop_share, min_trained)
     everything = np.ones(len(examples), bool)
-    marks, texts = repeats.mark(examples, groups, origins, options, everything)
-    found = _spans(examples, groups, options, everything, marks, texts)
+    forms = templates.find(examples, origins, options, everything)
+    said = stream(examples, everything, forms.tokens)
+    marks = repeats.mark(examples, groups, said, options, everything)
+    found = _spans(examples, groups, said, options, everything, marks, forms.texts)
     dropped = to_drop(examples, found, action, drop_share, min_trained)
     if options.keep == "none" or not dropped.any():
         return dropped, found.select(~dropped[found.rows])
-    marks, _ = repeats.mark(examples, groups, origins, options, ~dropped, marks)
-    return dropped, _spans(examples, groups, options, ~dropped, marks, texts)
+    marks = repeats.mark(examples, groups, said, options, ~dropped, marks)
+    return dropped, _spans(examples, groups, said, options, ~dropped, marks, forms.texts)
 
 
 def _spans(
     examples: Examples,
     groups: np.ndarray,
+    said: Stream,
     options: Options,
     kept: np.ndarray,
     marks: Marks,
@@ -104,6 +110,5 @@ def _spans(
 ) -> Found:
     whole = None
     if options.compares_answers:
-        every_turn = runs(answers(examples, kept), examples.starts)
-        whole = turns.find(examples, groups, every_turn, options, marks.exempt)
-    return join(examples, kept, marks, whole, options, texts)
+        whole = turns.find(examples, groups, said, options, kept)
+    return join(examples, said, marks, whole, options, texts)

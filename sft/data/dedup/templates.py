@@ -1,7 +1,11 @@
-"""Texts that so many records share that they are formatting, not copies of each other.
+"""Text that many rows of a source share: tool-call skeletons, rubrics, polite endings.
 
-A tool-call skeleton or a rubric is in a large share of a source's records. Training on it is the
-purpose, so such windows are never masked; they are listed, for a person to decide.
+It stands there on purpose, so it is trained and never masked, and does not make rows alike: what is
+compared is what rows say besides it. It is listed, for a person to decide.
+
+A token belongs to a form when it lies in a window of ``LENGTH`` tokens that enough rows of a source
+have. Such a window is much shorter than a repeated stretch, because a form has slots: between what
+two of its slots hold there may be only a few constant tokens.
 """
 
 import dataclasses
@@ -11,16 +15,33 @@ from typing import Any
 
 import numpy as np
 
+from sft.data.chat import ANSWER, CONTEXT, Example
+from sft.data.dedup import overlap, windows
+from sft.data.dedup.repeats import Options, corpus_of
+from sft.data.dedup.stretches import answers, flagged, runs
+from sft.data.examples import Examples
+
+LENGTH = 8  # tokens; what many rows have in common and is shorter is an idiom ("here's an example")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Forms:
+    """Attributes: ``tokens``: bool ``[T]``, whether each belongs to a form. ``texts``: see
+    ``texts``."""
+
+    tokens: np.ndarray
+    texts: list[dict[str, Any]]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Windows:
-    """Windows of templates.
+    """Windows of forms.
 
     Attributes:
       positions: int64 ``[m]``, where they start.
       rows: int64 ``[m]``.
       ids: int64 ``[m]``, which windows are equal: an index into the other two.
-      counts: int64 ``[k]``, rows of a source that hold the window; 0 for what is no template.
+      counts: int64 ``[k]``, rows of a source that hold the window; 0 for what is not a form.
       origins: int64 ``[k]``, that source: of several, the one with the most such rows.
     """
 
@@ -31,12 +52,60 @@ class Windows:
     origins: np.ndarray
 
 
+def length_of(options: Options) -> int:
+    """Tokens of a window of a form: never more than those of a repeated stretch."""
+    return min(LENGTH, options.length)
+
+
+def find(examples: Examples, origins: np.ndarray, options: Options, kept: np.ndarray) -> Forms:
+    """The forms in the answers of the ``kept`` rows, bool ``[n]``.
+
+    The engine must be one of this machine.
+
+    Args:
+      origins: int64 ``[n]``, the source of each row, counted from 0.
+    """
+    size, length = len(examples.tokens), length_of(options)
+    least = least_rows(origins[kept], options.template_share, options.template_rows)
+    if not len(least) or kept.sum() < least.min():
+        return Forms(np.zeros(size, bool), [])
+    places = runs(answers(examples, kept), examples.starts)
+    places = places.select(places.lengths >= length)
+    corpus, index = corpus_of(examples.tokens, places)
+    shifts = places.begins - corpus.starts[:-1]
+    found: list[Windows] = []
+    for batch in windows.classes(corpus, length, options.engine, options.memory):
+        place = index[batch.positions]
+        positions, rows = batch.positions + shifts[place], places.rows[place]
+        of_form = of_batch(positions, rows, batch.starts, origins, least)
+        if of_form is not None:
+            found.append(of_form)
+    first = np.sort(np.concatenate([np.zeros(0, np.int64), *(one.positions for one in found)]))
+    tokens = flagged(first, first + length, size)
+    return Forms(tokens, texts(found, examples.tokens, length))
+
+
+def inside(examples: Examples, forms: Forms, length: int = LENGTH) -> np.ndarray:
+    """bool ``[T]``: which tokens of answers, of these or of other rows, lie in windows of forms.
+
+    Args:
+      length: tokens of such a window.
+    """
+    size = len(examples.tokens)
+    if not forms.texts:
+        return np.zeros(size, bool)
+    each = [np.array(text["tokens"], np.int32) for text in forms.texts]
+    listed = Examples.from_list([Example(t, np.full(len(t), ANSWER, np.uint8)) for t in each])
+    known = overlap.index(listed, (CONTEXT, ANSWER), length)
+    return overlap.covered(size, overlap.places(known, examples), length)
+
+
 def least_rows(origins: np.ndarray, share: float, rows: int) -> np.ndarray:
-    """float64 per source: rows that must hold a window before it counts as a template.
+    """float64 per source: rows that must hold a window before it belongs to a form.
 
     Args:
       origins: int64 ``[n]``, the source of each row.
-      share: of the rows of a source; 0 = there are no templates, and the result is empty.
+      share: of the rows of a source; 0 = there are no forms, and the result is empty.
       rows: never fewer rows than this.
     """
     sizes = np.bincount(origins) if share else np.zeros(0)
@@ -50,7 +119,7 @@ def of_batch(
     origins: np.ndarray,
     least: np.ndarray,
 ) -> Windows | None:
-    """The templates in a batch of classes of equal windows, ``None`` without any.
+    """The forms in a batch of classes of equal windows, ``None`` without any.
 
     Args:
       positions: int64 ``[m]``, where each window starts.
@@ -59,12 +128,12 @@ def of_batch(
       origins: int64 ``[n]``, the source of each row.
       least: from ``least_rows``.
     """
-    if not len(least) or not len(rows):
+    if not len(rows):
         return None
     is_new = np.ones(len(rows), bool)
     is_new[1:] = rows[1:] != rows[:-1]
     is_new[starts[:-1]] = True
-    # A class in fewer rows than any source asks for is none; nearly all are of this kind.
+    # Nearly all classes are in fewer rows than any source asks for.
     holders = np.add.reduceat(is_new, starts[:-1], dtype=np.int64)
     if holders.max() < least.min():
         return None
@@ -72,9 +141,9 @@ def of_batch(
     classes = np.searchsorted(starts, members, side="right") - 1
     one = np.ones(len(members), np.int64)
     counts, best = most(classes, origins[rows[members]], one, least, len(holders))
-    is_template = np.repeat(counts > 0, np.diff(starts))
-    ids = np.repeat(np.arange(len(holders)), np.diff(starts))[is_template]
-    return Windows(positions[is_template], rows[is_template], ids, counts, best)
+    is_form = np.repeat(counts > 0, np.diff(starts))
+    ids = np.repeat(np.arange(len(holders)), np.diff(starts))[is_form]
+    return Windows(positions[is_form], rows[is_form], ids, counts, best)
 
 
 def most(
@@ -105,7 +174,7 @@ def most(
 
 
 def texts(found: Sequence[Windows], tokens: np.ndarray, length: int) -> list[dict[str, Any]]:
-    """The maximal texts all of whose windows are templates, the most frequent first.
+    """The maximal texts all of whose windows are of forms, those that take up most first.
 
     A text is left out when longer ones hold all of its windows.
 
@@ -138,9 +207,9 @@ def texts(found: Sequence[Windows], tokens: np.ndarray, length: int) -> list[dic
         is_listed[run] = True
         best = run[np.argmax(counts[run])]
         text = tokens[positions[start] : positions[stop - 1] + length]
-        told = {"rows": int(counts[best]), "origin": int(origins[best])}
-        listing.append({"tokens": text.tolist(), **told})
-    return sorted(listing, key=lambda text: -text["rows"])
+        held = {"rows": int(counts[best]), "origin": int(origins[best])}
+        listing.append({"tokens": text.tolist(), **held})
+    return sorted(listing, key=lambda text: -text["rows"] * len(text["tokens"]))
 
 
 def distinct_runs(

@@ -11,30 +11,23 @@ import numpy as np
 
 from sft.data.chat import CONTEXT
 from sft.data.dedup.repeats import Options, limits
-from sft.data.dedup.stretches import Stretches
+from sft.data.dedup.stretches import Stream, Stretches
 from sft.data.examples import Examples
 
 
 def find(
-    examples: Examples,
-    groups: np.ndarray,
-    turns: Stretches,
-    options: Options,
-    exempt: np.ndarray,
+    examples: Examples, groups: np.ndarray, stream: Stream, options: Options, kept: np.ndarray
 ) -> tuple[Stretches, np.ndarray]:
-    """Those of the ``turns`` that are copies too many, in ascending order.
+    """The answers of the ``kept`` rows, bool ``[n]``, that are copies too many, in ascending order.
 
-    Rows are in the order of their group's rank, then of their place. Equal turns of one row are
+    Rows are in the order of their group's rank, then of their place. Equal answers of one row are
     one copy.
-
-    Args:
-      turns: stretches of answers.
-      exempt: bool ``[T]``, where windows of templates start; a turn of nothing else is none.
 
     Returns:
       The copies; and int64 ``[k]``: the row of the first copy of each.
     """
-    turns, starts = _equal(examples, whole(examples, turns, options.length, exempt))
+    found = whole(examples, stream, options.length)
+    turns, starts = _equal(examples, found.select(kept[found.rows]))
     ranks = np.empty(len(examples), np.int64)
     ranks[np.lexsort((np.arange(len(examples)), groups))] = np.arange(len(examples))
     keys, sizes = ranks[turns.rows], np.diff(starts)
@@ -46,19 +39,16 @@ def find(
     return found.select(order), owners[order]
 
 
-def whole(examples: Examples, turns: Stretches, length: int, exempt: np.ndarray) -> Stretches:
-    """The turns of ``length`` tokens or more, that are no template, and no part of which has
-    become context."""
+def whole(examples: Examples, stream: Stream, length: int) -> Stretches:
+    """The answers with ``length`` tokens or more besides forms, no part of which has become
+    context."""
     kinds, starts = examples.kinds, examples.starts
-    turns = turns.select(turns.lengths >= length)
+    turns = stream.turns.select(stream.sizes >= length)
     before = kinds[np.maximum(turns.begins - 1, 0)]
     after = kinds[np.minimum(turns.stops, len(kinds) - 1)]
     is_part = (before == CONTEXT) & (turns.begins > starts[turns.rows])
     is_part |= (after == CONTEXT) & (turns.stops < starts[turns.rows + 1])
-    places, last = np.flatnonzero(exempt), turns.stops - length + 1
-    inside = np.searchsorted(places, last) - np.searchsorted(places, turns.begins)
-    is_template = inside == last - turns.begins
-    return turns.select(~is_part & ~is_template)
+    return turns.select(~is_part)
 
 
 def _equal(examples: Examples, turns: Stretches) -> tuple[Stretches, np.ndarray]:

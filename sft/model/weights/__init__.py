@@ -65,6 +65,15 @@ def load(
     return assemble.build(source, spec, dtype, shardings, added)
 
 
+def stored(spec: Spec, path: str) -> str:
+    """How weights are stored, for people: ``GGUF, Q4_K_M`` or ``safetensors, bfloat16``.
+
+    Raises:
+      UserError: as ``load``.
+    """
+    return opened(resolve(path))(spec).stored
+
+
 def opened(path: Path) -> "Callable[[Spec], Source]":
     """What lies at ``path``, told by its kind and first bytes: as a source for a model's spec.
 

@@ -136,6 +136,18 @@ class Gguf:
             )
         self.shapes = {name: stored.shape for name, stored in self.file.tensors.items()}
 
+    @property
+    def stored(self) -> str:
+        """The format, and the type of most weights, as llama.cpp calls it."""
+        from gguf import GGMLQuantizationType, LlamaFileType
+
+        try:
+            name = LlamaFileType(self.file.metadata["general.file_type"]).name
+        except (KeyError, ValueError):
+            kinds = [stored.type for stored in self.file.tensors.values() if len(stored.shape) > 1]
+            name = GGMLQuantizationType(max(kinds, key=kinds.count)).name
+        return f"GGUF, {name.removeprefix('MOSTLY_').removeprefix('ALL_')}"
+
     def entry(self, leaf: str, layer: int | None) -> tuple[str, tuple[int, ...]]:
         prefix = "" if layer is None else f"blk.{layer}."
         return prefix + NAMES[leaf], linear.shape(leaf, self.spec)

@@ -52,6 +52,11 @@ class Orbax:
         self.arrays = arrays
         self.shapes = {name: tuple(array.shape) for name, array in self.arrays.items()}
 
+    @property
+    def stored(self) -> str:
+        """The format and the types of the weights."""
+        return f"Orbax, {' and '.join(sorted({a.dtype.name for a in self.arrays.values()}))}"
+
     def entry(self, leaf: str, layer: int | None) -> tuple[str, tuple[int, ...]]:
         name = NAMES[leaf] if layer is None else f"layer_{layer}/{NAMES[leaf]}"
         D, F, H = self.spec.embed, self.spec.hidden, self.spec.head_dim

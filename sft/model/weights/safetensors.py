@@ -77,6 +77,11 @@ class Safetensors:
             )
         self.prefix = prefixes[0]
 
+    @property
+    def stored(self) -> str:
+        """The format and the types of the weights."""
+        return f"safetensors, {' and '.join(sorted({a.dtype.name for a in self.arrays.values()}))}"
+
     def entry(self, leaf: str, layer: int | None) -> tuple[str, tuple[int, ...]]:
         middle = "" if layer is None else f"layers.{layer}."
         return f"{self.prefix}{middle}{NAMES[leaf]}", linear.shape(leaf, self.spec)

@@ -42,6 +42,11 @@ class Source(Protocol):
     ignored: str
     heads: tuple[str, ...]
 
+    @property
+    def stored(self) -> str:
+        """How, for people: ``safetensors, bfloat16``."""
+        ...
+
     def entry(self, leaf: str, layer: int | None) -> tuple[str, tuple[int, ...]]:
         """Name and shape with which it has to be stored."""
         ...

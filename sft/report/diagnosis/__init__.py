@@ -6,7 +6,7 @@ is an entry of ``RULES``.
 
 import dataclasses
 
-from sft.report.diagnosis import choice, curves, data
+from sft.report.diagnosis import choice, curves, data, history
 from sft.report.diagnosis.history import Finding as Finding
 from sft.report.load import Run
 
@@ -55,6 +55,11 @@ def _blind(run: Run) -> str:
         lacking.append("the first step is not logged (config.train.log_every)")
     if len(run.validation) < 2:
         lacking.append("no epoch is finished")
+    if history.with_prompts(run):
+        lacking.append(
+            "training losses are of prompts too (config.loss.prompt_weight), validation losses of "
+            "answers alone"
+        )
     if "skew" not in run.data:
         lacking.append("the sets were not compared (sft data)")
     return f" Not all could be: {'; '.join(lacking)}." if lacking else ""

@@ -6,8 +6,9 @@ from sft.report import scores
 from sft.report.diagnosis import curves, history
 from sft.report.diagnosis.history import Epoch, Finding
 from sft.report.load import Run
+from sft.train import selection
 
-_ABOUT = ("split", "step", "epoch", "weight", "loss_se", "seconds")  # of a row, not metrics
+_ABOUT = (*selection.NOT_METRICS, "step", "epoch", "seconds")  # of a row, not metrics
 
 
 def small_validation(run: Run) -> Finding | None:

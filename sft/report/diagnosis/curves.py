@@ -59,8 +59,8 @@ def overfitting(run: Run) -> Finding | None:
     best, last = min(tuned, key=lambda epoch: epoch.loss), tuned[-1]
     if last is best or best.train is None or last.train is None or last.train >= best.train:
         return None
-    start = history.start(run)
-    if start and best.train >= start.loss:  # nothing was learnt: that is no overfitting
+    start, comparable = history.start(run), not history.with_prompts(run)
+    if start and comparable and best.train >= start.loss:  # nothing was learnt to be overfitted
         return None
     rise, se = last.loss - best.loss, max(best.se, last.se)
     if rise <= max(NOISE * se, RISE * best.loss):

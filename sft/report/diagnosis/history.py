@@ -68,6 +68,11 @@ def start(run: Run) -> Epoch | None:
     return next((epoch for epoch in epochs(run) if epoch.step == 0), None)
 
 
+def with_prompts(run: Run) -> bool:
+    """Whether training losses are of prompts too, and so are not to be held against validation."""
+    return bool(run.config.get("loss.prompt_weight"))
+
+
 def mean_loss(records: list[Record]) -> float:
     """Of training rows, per trained token (per step, where tokens were not logged)."""
     weights = [record.get("trained_tokens", 1.0) for record in records]

@@ -21,10 +21,10 @@ _ID = [("high", np.uint64), ("low", np.uint64)]
 MEMBER = np.dtype(
     [*_ID, ("key", np.int64), ("row", np.int32), ("origin", np.int32), ("held", np.int32)]
 )
-# From which key on members are copies; the row of the first; of a template, see templates.most.
-DECISION = np.dtype(
-    [*_ID, ("limit", np.int64), ("owner", np.int32), ("rows", np.int32), ("origin", np.int32)]
-)
+# From which key on members are copies; the row of the first.
+DECISION = np.dtype([*_ID, ("limit", np.int64), ("owner", np.int32)])
+# What belongs to a form: rows of a source that hold it, see templates.most.
+FORM = np.dtype([*_ID, ("rows", np.int32), ("origin", np.int32)])
 
 
 def make(
@@ -38,7 +38,7 @@ def make(
 
 
 def essential(
-    members: np.ndarray, gap: int, options: Options, has_templates: bool = False
+    members: np.ndarray, gap: int, options: Options, counts_rows: bool = False
 ) -> np.ndarray:
     """Those that decide what all of them would, in the order of their ids.
 
@@ -46,7 +46,7 @@ def essential(
       members: MEMBER ``[m]``, all that a shard has of their classes.
       gap: see ``repeats.limits``; members of different shards must be at different places or
         have the same key.
-      has_templates: the rows of each source are counted too.
+      counts_rows: the rows of each source are counted too, for ``decide_forms``.
     """
     members = _ordered(members)
     starts = _starts(members)
@@ -64,7 +64,7 @@ def essential(
         limit = np.full(len(heads), NEVER)
         limit[has_more] = keys[after[has_more]] + gap
         count += 1
-    if has_templates:
+    if counts_rows:
         _count_rows(members, np.repeat(np.arange(len(heads)), sizes), needed)
     return members[needed]
 
@@ -92,58 +92,99 @@ def by_partition(members: np.ndarray, partitions: int) -> Iterator[tuple[int, np
 
 
 def decide(
-    parts: Sequence[np.ndarray], bounds: np.ndarray, least: np.ndarray, gap: int, options: Options
+    parts: Sequence[np.ndarray], bounds: np.ndarray, gap: int, options: Options
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """What holds for the classes of a partition that have a copy or are templates.
+    """What holds for the classes of a partition that have a copy.
 
     Args:
       parts: MEMBER ``[...]``, from ``essential``, in any order.
       bounds: int64 ``[s + 1]``, the first row of each shard.
-      least: from ``templates.least_rows``.
 
     Yields:
       The number of each shard that has members of such classes, and of these the DECISION ``[k]``,
       in the order of their ids.
     """
-    members = _ordered(np.concatenate(parts))
-    members = members[_several(members)]
-    starts = _starts(members)
-    heads, sizes, keys = starts[:-1], np.diff(starts), members["key"]
+    members, starts, classes = _classes(parts)
+    heads, keys = starts[:-1], members["key"]
     if not len(heads):
         return
     limit, first = limits(keys, starts, gap, options)
-    classes = np.repeat(np.arange(len(heads)), sizes)
-    decisions = np.zeros(len(heads), DECISION)
-    if len(least):
-        told = np.flatnonzero(members["held"])
-        held = (classes[told], members["origin"][told], members["held"][told])
-        decisions["rows"], decisions["origin"] = most(*held, least, len(heads))
-    limit[decisions["rows"] > 0] = NEVER
-    decisions["high"], decisions["low"] = members["high"][heads], members["low"][heads]
+    decisions = _about(members, heads, DECISION)
     decisions["limit"] = limit
     decisions["owner"] = members["row"][first] if options.keep == "first" else -1
-    matters = (np.maximum.reduceat(keys, heads) >= limit) | (decisions["rows"] > 0)
-    chosen = np.repeat(matters, sizes)
-    shards = np.searchsorted(bounds, members["row"][chosen], side="right") - 1
-    pairs = np.unique(shards * len(heads) + classes[chosen])
-    shards, classes = np.divmod(pairs, len(heads))
+    has_copy = np.maximum.reduceat(keys, heads) >= limit
+    yield from _by_shard(decisions, has_copy, members["row"], classes, bounds)
+
+
+def decide_forms(
+    parts: Sequence[np.ndarray], bounds: np.ndarray, least: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Which classes of a partition belong to forms; arguments and result as of ``decide``.
+
+    Args:
+      least: from ``templates.least_rows``.
+
+    Yields:
+      The number of each shard, and FORM ``[k]``.
+    """
+    members, starts, classes = _classes(parts)
+    heads = starts[:-1]
+    if not len(heads):
+        return
+    counted = np.flatnonzero(members["held"])
+    held = (classes[counted], members["origin"][counted], members["held"][counted])
+    forms = _about(members, heads, FORM)
+    forms["rows"], forms["origin"] = most(*held, least, len(heads))
+    yield from _by_shard(forms, forms["rows"] > 0, members["row"], classes, bounds)
+
+
+def _classes(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The members that are not alone in their class, in order; int64 ``[k + 1]`` where classes
+    start; and the class of each member."""
+    members = _ordered(np.concatenate(parts))
+    members = members[_several(members)]
+    starts = _starts(members)
+    return members, starts, np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+
+
+def _about(members: np.ndarray, heads: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """``kind [k]`` with the ids of the classes that begin at ``heads``."""
+    found = np.zeros(len(heads), kind)
+    found["high"], found["low"] = members["high"][heads], members["low"][heads]
+    return found
+
+
+def _by_shard(
+    decisions: np.ndarray,
+    matters: np.ndarray,
+    rows: np.ndarray,
+    classes: np.ndarray,
+    bounds: np.ndarray,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each shard with the ``decisions`` that ``matter`` to it: those with a member in its rows."""
+    chosen = matters[classes]
+    shards = np.searchsorted(bounds, rows[chosen], side="right") - 1
+    pairs = np.unique(shards * len(decisions) + classes[chosen])
+    shards, classes = np.divmod(pairs, len(decisions))
     edges = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
     for start, stop in pairwise(edges):
         if start < stop:
             yield int(shards[start]), decisions[classes[start:stop]]
 
 
-def match(members: np.ndarray, parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def match(
+    members: np.ndarray, parts: Sequence[np.ndarray], kind: np.dtype = DECISION
+) -> tuple[np.ndarray, np.ndarray]:
     """The members about which something was decided.
 
     Args:
       members: MEMBER ``[m]``.
-      parts: DECISION ``[...]``, of different classes, in any order.
+      parts: ``kind [...]``, of different classes, in any order.
 
     Returns:
-      int64 ``[k]``, indices of members, ascending; and DECISION ``[k]``, of each of them.
+      int64 ``[k]``, indices of members, ascending; and ``kind [k]``, of each of them.
     """
-    decisions = np.concatenate([np.zeros(0, DECISION), *parts])
+    decisions = np.concatenate([np.zeros(0, kind), *parts])
     decisions = decisions[np.lexsort((decisions["low"], decisions["high"]))]
     place = np.searchsorted(decisions["high"], members["high"])
     last = np.maximum(len(decisions) - 1, 0)

@@ -123,35 +123,37 @@ def run(job: Job, found: Any) -> None:
         numbers = [(number, State()) for number in range(len(job.bounds) - 1)]
         # Reshuffled, or a runner may put all that follows into the one task that makes them.
         states = pipeline | "shards" >> beam.Create(numbers) | beam.Reshuffle()
+        if len(job.least):
+            step = work.forms, work.decide_forms, work.mark_forms
+            states = _step(beam, states, job, "forms", *step)
         states = _search(beam, states, job, "search")
         if job.options.keep == "first" and job.action != "report":
             # A dropped row may have held the copy that stays. Without one this finds the same.
-            states = _search(beam, states, job.again(), "search again")
+            states = _search(beam, states, job, "search again")
         _ = states | "store" >> beam.Map(functools.partial(work.store, job))
 
 
 def _search(beam: Any, states: Any, job: Job, name: str) -> Any:
     """One search of all shards; ``states`` and the result are collections of ``work.Element``."""
-
-    def decided(states: Any, what: str, members_of: Callable, decide: Callable) -> Any:
-        found = states | f"{name}: {what}" >> beam.FlatMap(functools.partial(members_of, job))
-        by_partition = found | f"{name}: gather {what}" >> beam.GroupByKey()
-        return by_partition | f"{name}: decide {what}" >> beam.FlatMap(
-            functools.partial(decide, job)
-        )
-
-    def joined(states: Any, decisions: Any, what: str, step: Callable) -> Any:
-        both = {"state": states, "decisions": decisions}
-        together = both | f"{name}: join {what}" >> beam.CoGroupByKey()
-        return together | f"{name}: {what}" >> beam.Map(functools.partial(step, job))
-
-    decisions = decided(states, "windows", work.windows, work.decide_windows)
-    states = joined(states, decisions, "marks", work.mark)
+    steps = work.windows, work.decide_windows, work.mark
+    states = _step(beam, states, job, f"{name}: windows", *steps)
     if not job.options.compares_answers:
         alone = states | f"{name}: alone" >> beam.Map(_alone)
         return alone | f"{name}: spans" >> beam.Map(functools.partial(work.finish, job))
-    decisions = decided(states, "answers", work.whole_turns, work.decide_turns)
-    return joined(states, decisions, "spans", work.finish)
+    steps = work.whole_turns, work.decide_turns, work.finish
+    return _step(beam, states, job, f"{name}: answers", *steps)
+
+
+def _step(
+    beam: Any, states: Any, job: Job, name: str, members: Callable, decide: Callable, join: Callable
+) -> Any:
+    """``members`` of each shard, by partition; what these ``decide``; each shard after it."""
+    found = states | f"{name}: members" >> beam.FlatMap(functools.partial(members, job))
+    by_partition = found | f"{name}: gather" >> beam.GroupByKey()
+    decisions = by_partition | f"{name}: decide" >> beam.FlatMap(functools.partial(decide, job))
+    both = {"state": states, "decisions": decisions}
+    together = both | f"{name}: by shard" >> beam.CoGroupByKey()
+    return together | f"{name}: join" >> beam.Map(functools.partial(join, job))
 
 
 def _alone(element: work.Element) -> work.Joined:

@@ -71,7 +71,7 @@ def policy(
     dropped = np.concatenate([outcome["dropped"] for outcome in outcomes])
     spans = np.concatenate([outcome["spans"] for outcome in outcomes])
     listed = np.concatenate([outcome["templates"] for outcome in outcomes])
-    return dropped, _found(spans, _texts(listed, examples.tokens, options.length))
+    return dropped, _found(spans, _texts(listed, examples.tokens, templates.length_of(options)))
 
 
 def _texts(listed: np.ndarray, tokens: np.ndarray, length: int) -> list[dict]:
