@@ -278,6 +278,8 @@ def difference(ours: dict, theirs: dict) -> dict[str, str]:
     A setting that ``theirs`` lacks was added since. Its default is what the code did before.
     """
     theirs = {k: v for k, v in flatten(default()) if k in ours} | theirs
+    if not theirs.get("model.name"):  # left open: decided by the weights, which are compared too
+        theirs["model.name"] = ours.get("model.name")
     keys = list(ours) + [k for k in theirs if k not in ours]
     return {
         key: f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here"

@@ -53,6 +53,24 @@ def test_a_run_knows_its_model_without_the_weights(tmp_path):
     assert config.model.name == ""
 
 
+@pytest.mark.parametrize("stored", [None, ""])
+def test_a_run_that_was_stored_without_a_name(tmp_path, stored):
+    project = tiny_run.build(tmp_path)
+    assert project.main("data", "run") == 0
+    (tmp_path / "run" / "DONE").touch()
+    file = tmp_path / "run" / "config.json"
+    kept = json.loads(file.read_text())
+    kept["config"].pop("model.name")
+    if stored is not None:
+        kept["config"]["model.name"] = stored
+    file.write_text(json.dumps(kept))
+    assert project.main("data", "run") == 0
+    words = ["data", f"--workdir={tmp_path / 'run'}"]  # by what is stored alone
+    assert cli.main(["sft", *words]) == 0
+    weights = hf_folders.write(tmp_path / "w")
+    assert project.main("data", "run", f"--config.model.weights={weights}") == 2
+
+
 def test_the_planner_needs_a_name_or_weights(tmp_path, capsys):
     config = tiny_run.write_config(tmp_path / "c.py", {"data.train": "x"})
     assert cli.main(["sft", "plan", f"--config={config}", "--slice=v5e-8"]) == 2
