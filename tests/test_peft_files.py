@@ -99,3 +99,6 @@ def test_files_that_are_not_there(folder, tmp_path):
         assert "cannot be read" in refused(configure(folder, text))
     (folder / peft.CONFIG).unlink()
     assert "adapter_config.json: cannot be read" in refused(folder)
+    (folder / "checkpoint-5").mkdir()
+    (folder / "checkpoint-5" / peft.CONFIG).write_text("{}")
+    assert f"Did you mean {folder / 'checkpoint-5'}?" in refused(folder)

@@ -33,9 +33,8 @@ from sft.errors import UserError
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 LFS = b"version https://git-lfs"  # how a file starts that Git has not fetched
-_IMAGES = re.compile(
-    r"<(image|audio)_soft_token>|\[PAD\d*\]|<pad_?\d+>"
-)  # no text is made of these
+# Padding, and tokens in whose place the embeddings of images or sounds are put: no text has them.
+_NO_TEXT = re.compile(r"<(image|audio)_soft_token>|\[PAD\d*\]|<pad_?\d+>")
 _RESERVED = ("<pad>", "<eos>", "<bos>", "<unk>")  # ids 0, 1, 2, 3 in every Gemma
 _TURNS = (("<start_of_turn>", "<end_of_turn>"), ("<|turn>", "<turn|>"))  # up to Gemma 3; Gemma 4
 _STEERING = re.compile(r"""<(start|end)_of_turn>|<\|[a-z_"]+\|?>|<[a-z_]+\|>""")
@@ -159,7 +158,7 @@ def from_pieces(pieces: list[tuple[str, float, int]], source: str) -> Tokenizer:
 
 def beyond(names: Sequence[str]) -> list[str]:
     """Of tokens after the last one of a model those that somebody added: not padding or images."""
-    return [name for name in names if not _IMAGES.fullmatch(name)]
+    return [name for name in names if not _NO_TEXT.fullmatch(name)]
 
 
 def from_gguf(path: str, expected_vocab: int | None = None) -> Tokenizer:

@@ -152,8 +152,10 @@ def _object(path: Path) -> dict[str, Any]:
             raise TypeError(f"a {type(found).__name__}, not an object")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:150]
+        below = sorted(path.parent.glob(f"*/{FILE}"))  # as a trainer's checkpoints
+        hint = f" Did you mean {below[-1].parent}?" if below and not path.exists() else ""
         raise UserError(
-            f"{path}: cannot be read ({reason}). Expected the directory of a PEFT adapter."
+            f"{path}: cannot be read ({reason}). Expected the directory of a PEFT adapter.{hint}"
         ) from None
     return found
 
