@@ -8,6 +8,7 @@
 ``not_a_label``      none of the set's labels
 ``other_script``     letters of a script that no expected answer is written in
 ``other_form``       of another form than all expected answers, where these have a form
+``content``          of the form of an expected answer, where these have a form
 ``other``            none of these
 """
 
@@ -32,6 +33,7 @@ _SAID = {
     "not_a_label": "not a label",
     "other_script": "in another script than every expected answer",
     "other_form": "of another form than every expected answer",
+    "content": "right in form, wrong in content",
     "other": "other",
 }
 _SHOWN = 60  # characters of an answer in a line
@@ -73,8 +75,8 @@ def kinds(
             found.append("not_a_label")
         elif scripts and _scripts(ours) and not scripts & _scripts(ours):
             found.append("other_script")
-        elif has_form and _form(ours) not in forms:
-            found.append("other_form")
+        elif has_form:
+            found.append("content" if _form(ours) in forms else "other_form")
         else:
             found.append("other")
     return found
