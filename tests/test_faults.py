@@ -40,6 +40,8 @@ def test_dates(answer, kind):
     ("yesterday", "not_a_label"),
     ("no", "other_label"),
     ("maybe", "other_label"),
+    ("no, it is not", "other_label"),
+    ("nothing", "not_a_label"),
     ("perhaps", "not_a_label"),
     ("нет", "not_a_label"),
     ("the date as", "echo"),

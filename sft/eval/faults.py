@@ -3,7 +3,7 @@
 ``empty``            nothing but white space
 ``spelling``         the expected answer but for case, punctuation, white space (``normalised``)
 ``goes_on``          begins with the expected answer, and does not end there
-``other_label``      another of the set's labels, where the expected answers are labels
+``other_label``      another of the set's labels, or begins with one, where the expected are labels
 ``echo``             a part of what the model was sent, of ``_LONG`` characters or more
 ``not_a_label``      none of the set's labels
 ``other_script``     letters of a script that no expected answer is written in
@@ -28,7 +28,7 @@ _SAID = {
     "empty": "empty",
     "spelling": "right but for case, punctuation or white space",
     "goes_on": "begin with the expected answer and go on",
-    "other_label": "another label",
+    "other_label": "another label, or begin with one",
     "echo": "a part of the prompt again",
     "not_a_label": "not a label",
     "other_script": "in another script than every expected answer",
@@ -67,7 +67,7 @@ def kinds(
             found.append("spelling")
         elif _goes_on(ours, theirs):
             found.append("goes_on")
-        elif labels is not None and ours in labels:
+        elif any(ours == label or _goes_on(ours, label) for label in labels or ()):
             found.append("other_label")
         elif len(ours) >= _LONG and ours in canonical(prompt):
             found.append("echo")
