@@ -222,6 +222,5 @@ def test_how_scored_answers_were_drawn():
     assert card._answers(run, "best").splitlines() == [
         "* one: greedy answers of at most 32 tokens",
         "* two: answers drawn at temperature 0.5 of at most 32 tokens, ended by the texts `a,b` "
-        "too, 3 of 4 cut there, the metric of the set is accuracy, the most frequent answer alone "
-        "would score 0.500",
+        "too, the metric of the set is accuracy, the most frequent answer alone would score 50.0 %",
     ]
