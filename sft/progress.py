@@ -29,9 +29,10 @@ class Progress:
       what: is done, as in ``train``.
       unit: of a part, as in ``step``.
       done: parts that were done before, for which no time is counted.
+      delay: seconds after which the bar appears, for what is mostly quick.
     """
 
-    def __init__(self, total: int, what: str, unit: str, done: int = 0):
+    def __init__(self, total: int, what: str, unit: str, done: int = 0, delay: float = 0.0):
         self._total, self._what, self._unit, self._done = total, what, unit, done
         self._before, self._begun = done, time.monotonic()
         self._told = self._begun
@@ -47,6 +48,7 @@ class Progress:
                 desc=what,
                 unit=unit,
                 initial=done,
+                delay=delay,
                 file=sys.stderr._wrapped if nested else sys.stderr,
                 leave=False,
                 dynamic_ncols=True,
@@ -76,7 +78,7 @@ class Progress:
             return
         self._told = now
         each = (now - self._begun) / max(self._done - self._before, 1)
-        left = duration(each * (self._total - self._done))
+        left = duration(each * max(self._total - self._done, 0))
         count_text = f"{self._unit} {self._done:,} of {self._total:,}"
         print_line(f"{self._what}: {', '.join([count_text, *facts])}, {left} left")
 
