@@ -160,6 +160,12 @@ def test_what_is_lost_of_a_prompt_is_said(tmp_path):
     assert 'prompt = "<bos><start_of_turn>user\\n" + question + "<end_of_turn>' in text
 
 
+def test_texts_that_end_an_answer_are_said(tmp_path):
+    text = use.prompts(make(tmp_path, **{"eval.stop": r"\n,Q:"}), "The chat template")
+    assert 'or before the first of `stop = ["\\n", "Q:"]`' in text
+    assert "stop" not in use.prompts(make(tmp_path), "The chat template")
+
+
 def test_cells_of_a_table():
     assert card._cell("a|b`c``d") == '```"a\\|b`c``d"```'
     assert card._cell("a\nb") == '`"a\\nb"`' and card._cell(None) == "–"
