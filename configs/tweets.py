@@ -26,10 +26,11 @@ def get_config():
     config.train.epochs = 3
     config.train.batch_size = 8
     config.eval.max_new_tokens = 6
-    # A pretrained model does not end its turn: its answer is what is on the first line, and each
-    # label is scored by its likelihood, which asks no model to stop.
-    config.eval.stop = r"\n"
+    # A pretrained model goes on after its answer, and whole answers are then all wrong. So each label
+    # is ranked by its likelihood, which asks no model to stop, and first words are compared too.
     config.eval.labels = "expected"
-    config.eval.metrics = "accuracy,macro_f1"
+    config.eval.metrics = "accuracy,macro_f1,regex_match"
+    config.eval.pattern = "^([a-z]+)"
+    config.eval.stop = r"\n"
     config.eval.shots = 6
     return config
