@@ -17,6 +17,7 @@ from tqdm.contrib import DummyTqdmFile
 from sft import hosts
 
 EVERY = 30.0  # seconds between two lines
+WORTH_SAYING = 1.0  # seconds that a phase took
 
 
 class Progress:
@@ -108,7 +109,8 @@ class _Above(DummyTqdmFile):
 def phase(name: str) -> Generator[None]:
     """Shows ``name`` while its block runs, and how long it took.
 
-    On a terminal at once; elsewhere once it has taken ``EVERY`` seconds, and again after each more.
+    On a terminal at once, and afterwards if it took ``WORTH_SAYING`` seconds; elsewhere once it has
+    taken ``EVERY`` seconds, and again after each more.
     """
     if not hosts.is_first():
         yield
@@ -117,7 +119,9 @@ def phase(name: str) -> Generator[None]:
     if sys.stderr.isatty():
         print(f"{name} …", end="\r", file=sys.stderr, flush=True)
         yield
-        print(f"{name}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - begun
+        said = f"{name}: {duration(seconds)}\n" if seconds >= WORTH_SAYING else "\r\x1b[K"
+        print(said, end="", file=sys.stderr, flush=True)
         return
     ended = threading.Event()
 
