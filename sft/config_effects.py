@@ -96,15 +96,18 @@ def effect(key: str) -> str:
     return TRAINING if key.startswith(SOURCES) else EFFECTS.get(key, TRAINING)
 
 
-def locked(keys: Iterable[str], config: Mapping[str, Any]) -> list[str]:
+def locked(keys: Iterable[str], config: Mapping[str, Any], only_scores: bool = False) -> list[str]:
     """Those of the settings that a run with results may not go on with another value of.
 
     Args:
       keys: of settings whose value is another one.
       config: of the run, flattened.
+      only_scores: whether nothing is trained or chosen any more, so that the values that choices
+        were made by may differ.
     """
     generates = config.get("train.select", "loss") not in _LIKELIHOODS
     kept = {TRAINING, CHOICE} | ({GENERATION, VALIDATION} if generates else set())
+    kept = {TRAINING} if only_scores else kept
     read = [part.strip() for name in ("train", "validation")
             for part in str(config.get(f"data.{name}", "")).split(",")]  # fmt: skip
     return [

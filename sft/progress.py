@@ -70,8 +70,10 @@ class Progress:
           facts: what else there is to know, as in ``loss 0.123``.
         """
         self._done += count
+        self._total = max(self._total, self._done)  # what failed may have to be done again
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join(facts), refresh=False)
+            self._bar.total = self._total
             self._bar.update(count)
             return
         now = time.monotonic()

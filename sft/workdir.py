@@ -53,8 +53,11 @@ def path_of(workdir: str | Path) -> Path:
     return cast(Path, epath.Path(text.rstrip("/")))
 
 
-def prepare(config: ConfigDict, workdir: str) -> Path:
+def prepare(config: ConfigDict, workdir: str, only_scores: bool = False) -> Path:
     """Makes the directory, or checks that it belongs to this configuration; the first host does.
+
+    Args:
+      only_scores: for a command that takes what was trained as it is, and may score it otherwise.
 
     Raises:
       UserError: it was made by another configuration; names what differs. Not all hosts see it.
@@ -62,17 +65,17 @@ def prepare(config: ConfigDict, workdir: str) -> Path:
     path = path_of(workdir)
     with hosts.in_turn("workdir"):
         if hosts.is_first():
-            _prepare(config, workdir, path)
+            _prepare(config, workdir, path, only_scores)
     hosts.check_shared(path)
     return path
 
 
-def _prepare(config: ConfigDict, workdir: str, path: Path) -> None:
+def _prepare(config: ConfigDict, workdir: str, path: Path, only_scores: bool) -> None:
     ours = dict(configs.flatten(config))
     stored = path / "config.json"
     if stored.exists():
         changed = configs.difference(ours, _config(stored))
-        kept = locked(changed, ours)
+        kept = locked(changed, ours, only_scores)
         if kept and any((path / name).exists() for name in _RESULTS):
             raise UserError(
                 f"{stored}: the run there has another configuration "

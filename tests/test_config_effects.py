@@ -132,6 +132,19 @@ def test_how_answers_are_generated_locks_where_the_epoch_is_chosen_by_them(tmp_p
         workdirs.prepare(changed(**ours | {key: value}), str(run))
 
 
+@pytest.mark.parametrize("key, value", (GENERATED | {"train.select": "loss"}).items())
+def test_what_was_chosen_may_be_scored_otherwise(tmp_path, key, value):
+    """Nothing is chosen any more by the commands that score, talk to or export a checkpoint."""
+    ours = {"train.select": "exact_match", "eval.during_training": 8}
+    run = workdirs.prepare(changed(**ours), str(tmp_path / "run"))
+    (run / "metrics.jsonl").write_text("")
+    stored = (run / "config.json").read_text()
+    assert workdirs.prepare(changed(**ours | {key: value}), str(run), only_scores=True) == run
+    assert (run / "config.json").read_text() == stored
+    with pytest.raises(UserError, match=r"lora\.rank: .* there, 3 here"):
+        workdirs.prepare(changed(**ours | {"lora.rank": 3}), str(run), only_scores=True)
+
+
 def test_a_source_locks_where_it_is_trained_on(tmp_path):
     def config(extra):
         found = changed(data__train="own,x.jsonl", data__test="held")

@@ -13,6 +13,8 @@ from sft.errors import UserError
 from sft.model import lora, peft, specs
 
 registered = tiny_run.registered
+PROJECTIONS = "q k v o gate up down".split()
+LAYERS = list(range(SPEC.num_layers))
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ registered = tiny_run.registered
         {},
         {"inference_mode": False, "task_type": None, "revision": "main", "lora_dropout": 0.1},
         {"base_model_name_or_path": "/home/me/models/mine", "auto_mapping": {"a": "b"}},
-        {"exclude_modules": ["lm_head"], "layers_pattern": "layers", "layers_to_transform": [0, 1]},
+        {"exclude_modules": ["lm_head"], "layers_pattern": "layers", "layers_to_transform": LAYERS},
         {"init_lora_weights": False, "peft_version": "9.9", "runtime_config": {"x": 1}},
         {"init_lora_weights": "gaussian"},
         {"init_lora_weights": "eva", "eva_config": {"rho": 2.0}},
@@ -29,11 +31,39 @@ registered = tiny_run.registered
         {"init_lora_weights": "mica"},
         {"corda_config": {"corda_method": "ipm"}, "lora_ga_config": {}},  # after the conversion
         {"target_modules": "all-linear", "ensure_weight_tying": True},
+        {"target_modules": r".*\.(self_attn|mlp)\.\w+_proj", "layers_pattern": None},
+        {"target_modules": ["self_attn.q_proj", *"kvo", *(f"{x}_proj" for x in PROJECTIONS)]},
+        {"layers_to_transform": [*LAYERS, 77], "layers_pattern": ["h", "layers"]},
+        {"exclude_modules": ".*vision.*"},
         {"a_key_of_tomorrow": None, "another": False, "third": [], "fourth": {}, "fifth": ""},
     ],
 )
 def test_harmless_keys(folder, values):
     assert_same(configure(folder, **values))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "name"),
+    [
+        ("target_modules", ["q_proj"], "mlp.down_proj"),
+        ("target_modules", ["self_attn.q_proj", "proj", "wn_proj"], "mlp.down_proj"),
+        ("target_modules", r".*\.self_attn\..*", "mlp.down_proj"),
+        ("target_modules", "down_proj", "mlp.down_proj"),  # an expression matches names whole
+        ("target_modules", 5, "mlp.down_proj"),
+        ("exclude_modules", ["down_proj"], "mlp.down_proj"),
+        ("exclude_modules", r".*\.1\.mlp\.down_proj", "layers.1.mlp.down_proj"),
+        ("layers_to_transform", LAYERS[:-1], f"layers.{LAYERS[-1]}."),
+        ("layers_to_transform", 1, "layers.0."),
+        ("layers_pattern", ["h", "blocks"], "layers."),
+    ],
+)
+def test_keys_that_leave_out_tensors_of_the_file(folder, key, value, name):
+    """PEFT would put no adapter there, and say so in a warning at most."""
+    more = {"layers_to_transform": LAYERS} if key == "layers_pattern" else {}
+    said = refused(configure(folder, **more, **{key: value}))
+    by = "layers_to_transform" if more else key
+    assert f"{by} = " in said and "leaves out model.layers." in said and name in said
+    assert "save it again with PEFT's save_pretrained" in said
 
 
 def test_every_key_of_this_peft_is_known():

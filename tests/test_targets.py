@@ -38,6 +38,13 @@ ATTENTION, MLP = ("q", "k", "v", "o"), ("gate", "up", "down")
         (r"(?:self_attn|mlp)\.\w+", lora.NAMES),
         (".*attn.*|gate|up|down", lora.NAMES),
         ("mlp.*", MLP),
+        # Each alternative of a group as it is named.
+        ("(q|v_proj)", ("q", "v")),
+        ("(?:q_proj|v)", ("q", "v")),
+        ("^(q|v_proj)$", ("q", "v")),
+        ("(q|v_proj|o)", ("q", "v", "o")),
+        ("(q|mlp.up_proj)|k", ("q", "k", "up")),
+        ("((q|v_proj)|gate)", ("q", "v", "gate")),
     ],
 )
 def test_what_matches(targets, names):

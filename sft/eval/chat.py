@@ -98,7 +98,7 @@ def main(
     Raises:
       UserError: no such checkpoint, or no weights.
     """
-    path = workdirs.prepare(config, workdir)
+    path = workdirs.prepare(config, workdir, only_scores=True)
     arm = arms.which(path, config, checkpoint)
     tok = inputs.tokenizer(config, specs.get(config.model.name))
     around = framing.of(config, path)

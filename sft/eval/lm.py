@@ -78,7 +78,7 @@ def main(
     with hosts.started(config):
         if jax.process_count() > 1:
             raise UserError("sft eval lm runs on one host. Start it on one.")
-        path = workdirs.prepare(config, workdir)
+        path = workdirs.prepare(config, workdir, only_scores=True)
         arm, step = arms.which(path, config, checkpoint)
         manager = TaskManager(include_defaults=not all(map(_is_file, tasks.names)))
         _check(tasks.names, manager)

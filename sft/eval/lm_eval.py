@@ -82,7 +82,7 @@ class Gemma(TemplateLM):
             raise UserError("model_args: workdir=DIR is missing, the directory of a run.")
         config = workdirs.stored_config(given["workdir"])
         config.eval.batch_size = int(given.get("batch_size", config.eval.batch_size))
-        path = workdirs.prepare(config, given["workdir"])
+        path = workdirs.prepare(config, given["workdir"], only_scores=True)
         _, step = arms.which(path, config, str(given.get("checkpoint", "best")))
         return cls.load(config, given["workdir"], step, given.get("max_length"))
 

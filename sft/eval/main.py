@@ -32,7 +32,7 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | 
 
 def _evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | None:
     hosts.compare("versions and configuration", workdirs.facts(config))
-    path = workdirs.prepare(config, workdir)
+    path = workdirs.prepare(config, workdir, only_scores=True)
     arm = arms.which(path, config, checkpoint)
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)

@@ -50,7 +50,7 @@ def main(
       UserError: no such format or checkpoint, a place that is taken, a full disk, or an export
         that, read back, is not the model. Nothing is left behind.
     """
-    path = workdirs.prepare(config, workdir)
+    path = workdirs.prepare(config, workdir, only_scores=True)
     if bucket.holds(out or workdir):
         raise UserError("sft export writes to a disk: give --out=DIR there, and copy that.")
     root = Path(out or path / "export")

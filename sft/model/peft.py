@@ -73,6 +73,7 @@ def _read(folder: Path, spec: Spec) -> tuple[Tree, peft_config.Described]:
     described = peft_config.read(folder / CONFIG, spec)
     file = folder / FILE
     parts, modules = _parts(file)
+    described.check_injected(modules)
     rank, alpha = described.of(modules)
     adapters: Tree = {}
     for (name, part), layers in sorted(parts.items(), key=lambda x: lora.NAMES.index(x[0][0])):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
+from sft.model import peft_injection
 from sft.model.specs import Spec
 
 FILE = "adapter_config.json"
@@ -19,14 +20,14 @@ FILE = "adapter_config.json"
 # What says nothing about the numbers, or only about those that the tensors show.
 _HARMLESS = (
     *("task_type", "auto_mapping", "revision", "inference_mode", "peft_version", "runtime_config"),
-    *("exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout"),
+    "lora_dropout",
     *("ensure_weight_tying", "megatron_core", "qalora_group_size"),
     # Of an initialisation, which init_lora_weights says whether it was used.
     *("loftq_config", "corda_config", "eva_config", "lora_ga_config"),
 )
 _HONOURED = (
     *("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"),
-    *("init_lora_weights", "base_model_name_or_path", "target_modules", "modules_to_save"),
+    *("init_lora_weights", "base_model_name_or_path", "modules_to_save", *peft_injection.KEYS),
 )
 _MERGE = (
     "Merge it into its base model, `model.merge_and_unload().save_pretrained(DIR)` in PEFT, and "
@@ -69,6 +70,7 @@ class Described:
       rank_pattern, alpha_pattern: regular expression of names: rank, alpha.
       rslora: scaled by alpha / sqrt(rank).
       dora: each projection has magnitudes.
+      injected: the keys that say which modules PEFT puts adapters on.
     """
 
     path: Path
@@ -78,6 +80,18 @@ class Described:
     alpha_pattern: dict[str, float]
     rslora: bool
     dora: bool
+    injected: dict[str, Any]
+
+    def check_injected(self, modules: Iterable[str]) -> None:
+        """Raises a ``UserError`` for a module on which PEFT would put no adapter, by these keys: it
+        would leave out the tensors that the file has for it."""
+        for name in modules:
+            if key := peft_injection.left_out(name, self.injected):
+                raise UserError(
+                    f"{self.path}: {key} = {_short(self.injected[key])} leaves out {name}, of "
+                    "which the adapter has tensors. One of the two is of another adapter: save it "
+                    "again with PEFT's save_pretrained."
+                )
 
     def of(self, modules: Iterable[str]) -> tuple[int, float]:
         """Rank and alpha of these modules, which are to be the same for all.
@@ -133,6 +147,7 @@ def read(path: Path, spec: Spec) -> Described:
         {name: _alpha(path, f"alpha_pattern: {name}", x) for name, x in patterns[1].items()},
         _flag(path, "use_rslora", found),
         _flag(path, "use_dora", found),
+        {key: found[key] for key in peft_injection.KEYS if found.get(key)},
     )
 
 

@@ -54,8 +54,10 @@ def match(targets: str) -> tuple[str, ...]:
             raise _nothing(targets, rest[first:last])
         found.update(names)
         for alone, alternative in _inner(rest, first, last):
-            if _named(start + alone) == []:
+            of_one = _named(start + alone)
+            if of_one == []:
                 raise _nothing(targets, alternative)
+            found.update(of_one or [])  # by PEFT's name, beside one that is named as here
     return tuple(name for name in MODULES if name in found)
 
 

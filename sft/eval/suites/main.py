@@ -55,7 +55,7 @@ def _evaluate(
     config: ConfigDict, workdir: str, checkpoint: str, suites: list[Suite], judge: Judge | None
 ) -> dict[str, Any] | None:
     hosts.compare("versions and configuration", workdirs.facts(config))
-    path = workdirs.prepare(config, workdir)
+    path = workdirs.prepare(config, workdir, only_scores=True)
     arm, step = arms.which(path, config, checkpoint)
     spec = specs.get(config.model.name)
     tok = inputs.tokenizer(config, spec)
