@@ -213,7 +213,7 @@ class Meter:
             1,
             f"epoch {self._plan.epoch_at(step):.2f}",
             f"loss {loss:.4f}",
-            f"learning rate {learning_rate:.3g}",
+            f"lr {learning_rate:.3g}",
             f"{speed:,.0f} tokens/s",
         )
 

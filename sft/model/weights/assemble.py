@@ -43,7 +43,7 @@ def build(
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: one, expected)
     layers = {}
-    with Progress(len(expected["layers"]), "weights", "leaf", delay=2) as progress:
+    with Progress(len(expected["layers"]), "weights", "tensor", delay=2) as progress:
         for leaf, want in expected["layers"].items():
             layers[leaf] = _leaf(source, leaf, want, shardings["layers"][leaf])
             progress.update()
