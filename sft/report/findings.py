@@ -59,10 +59,6 @@ def compare(run: Run, name: str) -> Comparison:
     return Comparison(name, metric, base, tuned, paired, change.pairs, change.verdict, sentence)
 
 
-_RIGHT_OR_WRONG = (
-    *("exact_match", "exact_match_normalised", "accuracy", "label_accuracy", "label_accuracy_norm"),
-    *("regex_match", "numeric_match", "json_valid"),
-)
 _NO_PAIR = "no prompt has an answer of both"
 _LEADS = {
     "better": "tuning helped",
@@ -77,7 +73,7 @@ def _tested(metric: str, change: scores.Change) -> str:
         display.change(part, metric) for part in (change.value, change.low, change.high)
     )
     unit = " points" if display.score(0.0, metric).endswith("%") else ""
-    test = "McNemar's exact " if metric in _RIGHT_OR_WRONG else ""
+    test = "McNemar's exact " if scores.is_right_or_wrong(metric) else ""
     return (
         f"{by}{unit}, 95 % interval {low} to {high}, {test}{display.p_value(change.p)}, "
         f"{change.pairs} prompts"

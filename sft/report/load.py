@@ -1,12 +1,15 @@
-"""A run directory as values. Reads files, judges nothing, needs no device."""
+"""A run directory as values. Reads and checks files, judges nothing, needs no device."""
 
 import dataclasses
 import json
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
-from sft.eval.suites.compare import FIELDS as SUITE_FIELDS
+from sft.report import shapes
+from sft.report.shapes import Fields
 from sft.workdir import path_of
 
 Record = dict[str, Any]
@@ -48,9 +51,8 @@ class Run:
         return sorted({name for _, name in self.evals})
 
 
-_METRICS = {"split", "step", "epoch", "loss", "token_accuracy"}
-_EVAL = {"arm", "set", "count", "correct", "exact_match", "exact_match_interval"}
-_PREDICTION = {"source", "prompt", "expected", "predicted", "correct"}
+_DIGITS = 30  # of a whole number in a file; no count has as many
+_SHOWN = 80  # characters of what a JSON parser says
 
 
 def load_run(workdir: str | Path) -> Run:
@@ -59,48 +61,65 @@ def load_run(workdir: str | Path) -> Run:
     Only ``config.json`` must exist; a run may be reported at any time.
 
     Raises:
-      UserError: ``config.json`` is missing, or a file is malformed; names the file, the line or
-        field, and the command that makes it.
+      UserError: ``config.json`` is missing, or a file is damaged: names the file, the line or
+        field, what it is and what was expected, and what to do.
     """
     path = path_of(workdir)
-    config = read_object(path / "config.json", "sft train", {"config"})
+    again = f"--workdir={shlex.quote(str(path))}"
+    redo = f"Restore it, or remove it and run `sft {{}} {again}`."
+    config = read_object(path / "config.json", _config_remedy(again), shapes.CONFIG)
     if config is None:
         raise UserError(
             f"{path / 'config.json'}: no such file, so this is not a run directory. "
             "Make one with `sft train`, or check --workdir."
         )
-    metrics = read_lines(path / "metrics.jsonl", "sft train", _METRICS, torn_tail=True)
-    evals, predictions, suites = _read_evals(path / "eval")
+    _check_settings(config["config"], path / "config.json", "config", _config_remedy(again))
+    metrics = read_lines(
+        path / "metrics.jsonl",
+        "Repair the line, or remove it: the report goes without its numbers, which only a new "
+        "`sft train` in another --workdir makes again.",
+        shapes.METRICS,
+        torn_tail=True,
+    )
+    forgo = "Restore it, or remove it: the report goes without what it says{}."
+    environment = forgo.format(" of versions and devices")
+    evals, predictions, suites = _read_evals(path / "eval", again)
     return Run(
         path=path,
         fingerprint=config.get("fingerprint", ""),
         config=config["config"],
-        environment=read_object(path / "environment.json", "sft train") or {},
-        data=read_object(path / "data" / "report.json", "sft data") or {},
+        environment=read_object(path / "environment.json", environment, shapes.ENVIRONMENT) or {},
+        data=read_object(path / "data" / "report.json", redo.format("data"), shapes.DATA) or {},
         train=_last_of_each_step(metrics, "train"),
         validation=_last_of_each_step(metrics, "validation"),
-        selection=read_object(path / "selection.json", "sft train", {"epoch", "step", "epochs"}),
+        selection=_selection(path / "selection.json", redo.format("train")),
         evals=evals,
         predictions=predictions,
         suites=suites,
-        summary=read_object(path / "summary.json", "scripts/quickstart.sh"),
+        summary=read_object(path / "summary.json", forgo.format(""), shapes.SUMMARY),
         done=(path / "DONE").exists(),
     )
 
 
-def read_object(path: Path, command: str, keys: set[str] | None = None) -> Record | None:
+def _config_remedy(again: str) -> str:
+    return (
+        f"Restore it, or remove it and run `sft train --config=FILE {again}` with the "
+        "configuration that made the run."
+    )
+
+
+def read_object(path: Path, remedy: str, shape: Fields) -> Record | None:
     """The JSON object in ``path``, or None where there is no such file.
 
     Raises:
-      UserError: not a JSON object, or without one of ``keys``.
+      UserError: unreadable, not a JSON object, or not of the ``shape``; ends with the ``remedy``.
     """
-    if not path.exists():
-        return None
-    return _parse(_text(path), str(path), command, keys)
+    content = read_bytes(path, remedy)
+    return None if content is None else _parse(content, str(path), remedy, shape)
 
 
 def read_lines(
-    path: Path, command: str, keys: set[str] | None = None, torn_tail: bool = False
+    path: Path, remedy: str, shape: Fields | None = None, torn_tail: bool = False
 ) -> list[Record]:
     """The JSON objects in ``path``, one a line; none where there is no such file.
 
@@ -108,37 +127,68 @@ def read_lines(
     have been writing it.
 
     Raises:
-      UserError: a line is not a JSON object, or lacks one of ``keys``.
+      UserError: as of ``read_object``.
     """
-    if not path.exists():
+    content = read_bytes(path, remedy)
+    if content is None:
         return []
-    lines = _text(path).split("\n")
+    lines = content.split(b"\n")
     if torn_tail:
         lines = lines[:-1]
     return [
-        _parse(line, f"{path}:{number}", command, keys)
+        _parse(line, f"{path}:{number}", remedy, shape or Fields())
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
 
 
-def _text(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", errors="replace")
+def read_bytes(path: Path, remedy: str) -> bytes | None:
+    """What is in a file, or None where there is none.
 
-
-def _parse(text: str, where: str, command: str, keys: set[str] | None) -> Record:
-    remedy = f"Repair it, or remove the file and run `{command}` again."
+    Raises:
+      UserError: it cannot be read, or is a directory.
+    """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error}). {remedy}") from None
+        return path.read_bytes() if path.exists() else None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from None
+
+
+def _parse(content: bytes, where: str, remedy: str, shape: Fields) -> Record:
+    try:
+        value = json.loads(content.decode(), parse_int=_whole)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 at byte {error.start}. {remedy}") from None
+    except (ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())[:_SHOWN]
+        raise UserError(f"{where}: not JSON ({said}). {remedy}") from None
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise UserError(f"{where}: expected a JSON object, found {kind}. {remedy}")
-    missing = sorted((keys or set()) - value.keys())
-    if missing:
-        raise UserError(f"{where}: field {missing[0]!r} is missing. {remedy}")
+    if found := shapes.fault(value, shape):
+        raise UserError(f"{where}: {found}. {remedy}")
     return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _check_settings(values: Record, path: Path, field: str, remedy: str) -> None:
+    if found := shapes.settings_fault(values, field):
+        raise UserError(f"{path}: {found}. {remedy}")
+
+
+def _selection(path: Path, remedy: str) -> Record | None:
+    selection = read_object(path, remedy, shapes.SELECTION)
+    if selection and (metric := selection.get("metric")):
+        for i, epoch in enumerate(selection["epochs"]):
+            found = shapes.fault(epoch.get(metric, 0), shapes.NUMBER, f"epochs[{i}].{metric}")
+            if found:
+                raise UserError(f"{path}: {found}. {remedy}")
+    return selection
 
 
 def _last_of_each_step(metrics: list[Record], split: str) -> list[Record]:
@@ -147,18 +197,53 @@ def _last_of_each_step(metrics: list[Record], split: str) -> list[Record]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _read_evals(folder: Path) -> tuple[dict, dict, dict]:
+def _read_evals(folder: Path, again: str) -> tuple[dict, dict, dict]:
     evals, predictions, suites = {}, {}, {}
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: not a directory. Remove it and run `sft eval {again}`.")
     for path in sorted(folder.glob("*.json")):
         if path.name.startswith(("judge.", "lm.")):  # of sft eval judge and lm
             continue
+        arm = path.name.split(".suite.")[0] if ".suite." in path.name else path.name
+        checkpoint = f"--checkpoint={_checkpoint(arm)}"
         if ".suite." in path.name:
-            record = read_object(path, "sft eval suite", set(SUITE_FIELDS)) or {}
+            remedy = f"Restore it, or remove it and run `sft eval suite {again} {checkpoint}`."
+            record = _there(path, remedy, shapes.SUITE)
+            _check_name(path, f"{record['arm']}.suite.{record['suite']}.json", remedy)
             suites[record["arm"], record["suite"]] = record
             continue
-        record = read_object(path, "sft eval", _EVAL) or {}
+        beside = path.with_name(path.stem + ".predictions.jsonl")
+        remedy = (
+            f"Restore it, or remove {path.name} and {beside.name} and run `sft eval {again} "
+            f"{checkpoint}`."
+        )
+        record = _there(path, remedy, shapes.EVAL)
+        _check_name(path, f"{record['arm']}.{record['set']}.json", remedy)
+        _check_settings(record.get("settings", {}), path, "settings", remedy)
+        for part in ("correct", "cut"):
+            if record.get(part, 0) > record["count"]:
+                said = f"field '{part}' is {record[part]}, expected at most the count of answers"
+                raise UserError(f"{path}: {said}, {record['count']}. {remedy}")
         key = record["arm"], record["set"]
         evals[key] = record
-        beside = path.with_name(path.stem + ".predictions.jsonl")
-        predictions[key] = read_lines(beside, "sft eval", _PREDICTION)
+        predictions[key] = read_lines(beside, remedy, shapes.PREDICTION)
     return evals, predictions, suites
+
+
+def _checkpoint(name: str) -> str:
+    """What ``--checkpoint`` calls the arm of a result, by the beginning of its file's name."""
+    arm = name.split(".")[0]
+    return arm.removeprefix("step")
+
+
+def _there(path: Path, remedy: str, shape: Fields) -> Record:
+    record = read_object(path, remedy, shape)
+    if record is None:
+        raise UserError(f"{path}: a link to nothing. {remedy}")
+    return record
+
+
+def _check_name(path: Path, expected: str, remedy: str) -> None:
+    """Else one result would hide another."""
+    if path.name != expected:
+        raise UserError(f"{path}: by its fields it is {ascii(expected)}. {remedy}")

@@ -1,155 +1,304 @@
-"""Loss and accuracy curves as inline SVG whose colours follow the page."""
+"""The figures of the reports: curves of runs, scores as points, scores against a setting."""
 
-import io
+import dataclasses
+import itertools
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from sft import display
+from sft.report import drawing
+from sft.report.drawing import FAINT, INK, LEGEND, MARKERS, RUNS, TRAIN, VALIDATION, Drawing
 from sft.report.load import Record, Run
 
-# Stand-ins that matplotlib accepts; in the SVG they become the page's own colours.
-_COLOURS = {"#010101": "ink", "#020202": "faint", "#030303": "train", "#040404": "validation"}
-INK, FAINT, TRAIN, VALIDATION = _COLOURS
-# Told apart with any colour vision, and by the marker; from the seventh run on also dashed.
-_RUNS = {f"#0505{i:02d}": f"run{i}" for i in range(6)}
-_COLOURS |= _RUNS
-_MARKERS = "osD^vP"
-_XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-
-_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "sft",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.unicode_minus": False,
-}
-
-_LEGEND: dict[str, Any] = {
-    "frameon": False,
-    "fontsize": 9,
-    "columnspacing": 1.0,
-    "handlelength": 1.4,
-    "handletextpad": 0.5,
-}
+_HUGE = 1e30  # what is larger is not drawn: matplotlib's arithmetic ends there
+_NEAR = 0.004  # of the height of the axes: lines that are no farther apart hide each other
+_LONG = 30  # characters of a name beside a point
+_LINE = 0.24  # inches, of text
+_X, _Y = list[float], list[float]
 
 
-def curve(run: Run, field: str, label: str) -> str:
-    """SVG of ``field`` over optimiser steps for both splits; ``""`` when there is nothing to draw.
+def curve(run: Run, field: str, label: str, trained: str = "training") -> Drawing | None:
+    """``field`` over optimiser steps for both splits; ``None`` where there is nothing to draw.
 
-    Training is drawn light as logged and strong as a trailing mean; validation as points; the
-    chosen epoch as a vertical line.
+    Training is drawn light as logged and strong as a trailing mean; validation as points; that
+    before the first step apart from the others, as it belongs to no training; the chosen epoch as
+    a vertical line.
+
+    Args:
+      trained: what the training values are of, for the legend.
     """
-    train, validation = _series(run.train, field), _series(run.validation, field)
-    if not (train[0] or validation[0]):
-        return ""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.0, 3.1), layout="constrained")
-        axes = figure.subplots()
+    train = _series(run.train, field)
+    validation = _series([row for row in run.validation if row["step"] > 0], field)
+    before = _series([row for row in run.validation if row["step"] == 0], field)
+    if not (train[0] or validation[0] or before[0]):
+        return None
+    with drawing.canvas(5.0, 3.1) as (figure, axes):
         if train[0]:
             window = max(1, len(train[0]) // 20)
             axes.plot(*train, color=TRAIN, alpha=0.3, linewidth=1)
-            name = f"training, mean of {window} steps" if window > 1 else "training"
+            name = f"{trained}, mean of {window} steps" if window > 1 else trained
             axes.plot(train[0], trailing_mean(train[1], window), color=TRAIN, label=name)
+        points: dict[str, Any] = {"color": VALIDATION, "markersize": 5}
         if validation[0]:
-            axes.plot(*validation, color=VALIDATION, marker="o", markersize=5, label="validation")
+            axes.plot(*validation, marker="o", label="validation", **points)
+        if before[0]:
+            name = f"before training: {_exactly(field, before[1][-1])}"
+            hollow = {"marker": "D", "linestyle": "none", "fillstyle": "none", "clip_on": False}
+            axes.plot([0], before[1][-1:], label=name, **hollow, **points)
         if run.selection:
-            chosen = f"chosen epoch ({run.selection['epoch']:g})"
-            axes.axvline(run.selection["step"], color=INK, linestyle=":", label=chosen)
-        values = [*train[1], *validation[1]]
-        _scale(axes, field, values)
-        axes.set(xlabel="optimiser step", ylabel=label)
+            _mark_chosen(axes, run.selection, validation)
+        _scale_y(axes, field, [*train[1], *validation[1], *before[1]])
+        _steps(axes, max([*train[0], *validation[0], 1]))
+        axes.set(xlabel="optimiser step", ylabel=_unit(field, label))
         axes.margins(x=0.02)
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
-        axes.set_axisbelow(True)
-        figure.legend(loc="outside upper left", ncols=3, **_LEGEND)
-        svg = _svg(figure)
-    return _inline(svg, field, f"{label} over optimiser steps")
+        _legend(figure, axes)
+        svg = drawing.written(figure)
+    rows = [
+        (split, row["step"], row["epoch"], row[field])
+        for split in ("train", "validation")
+        for row in getattr(run, split)
+        if row.get(field) is not None
+    ]
+    title = f"{label} over optimiser steps"
+    return Drawing(
+        drawing.file_name(field), title, svg, ("split", "step", "epoch", field), rows
+    )
 
 
-def overlay(runs: Sequence[Run], labels: Sequence[str], split: str, field: str, label: str) -> str:
-    """SVG of ``field`` over epochs, a line for each run with its name at the end of it.
+def _mark_chosen(axes: Any, selection: Record, validation: tuple[_X, _Y]) -> None:
+    name = f"chosen epoch ({selection['epoch']:g})"
+    axes.axvline(selection["step"], color=INK, linestyle=":", label=name)
+    for x, y in zip(*validation, strict=True):
+        if x == selection["step"]:
+            ring = {"marker": "o", "markersize": 10, "fillstyle": "none", "linestyle": "none"}
+            axes.plot([x], [y], color=INK, **ring)
+
+
+def overlay(
+    runs: Sequence[Run], labels: Sequence[str], split: str, field: str, label: str
+) -> Drawing | None:
+    """``field`` over epochs, a line for each run with its name at the end of it.
+
+    Lines that coincide are drawn as dashes that take turns, and the note says which do. What was
+    measured before the first step stands apart, at epoch 0.
 
     Args:
       split: ``train`` (a trailing mean) or ``validation``.
     """
     found = []
     for run, name in zip(runs, labels, strict=True):
-        x, y = _series(getattr(run, split), field, over="epoch")
+        records = [row for row in getattr(run, split) if row["step"] > 0]
+        x, y = _series(records, field, over="epoch")
         if x:
-            found.append((name, x, trailing_mean(y, max(1, len(y) // 20))))
+            found.append((drawing.plain(name), x, trailing_mean(y, max(1, len(y) // 20))))
     if not found:
-        return ""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.7, 3.0), layout="constrained")
-        axes = figure.subplots()
+        return None
+    alike = coinciding(found)
+    rows = [row for run in runs for row in getattr(run, split) if row["step"] == 0]
+    before = sorted(set(_series(rows, field)[1]))
+    with drawing.canvas(4.7, max(3.0, _LINE * len(found) + 0.8)) as (figure, axes):
         for i, (_, x, y) in enumerate(found):
-            style: dict[str, Any] = {"color": list(_RUNS)[i % 6], "label": f"run {i}"}
-            style |= {"linestyle": "-" if i < 6 else "--", "linewidth": 1.6}
-            if split == "validation":
-                style |= {"marker": _MARKERS[i % 6], "markersize": 4.5}
+            style = _line(i, *_place(i, alike))
+            if split != "validation":
+                style |= {"marker": None}
             axes.plot(x, y, **style)
-        _scale(axes, field, [value for _, _, y in found for value in y], most=8)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="epoch", ylabel=label)
+        if before:
+            hollow = {"marker": "D", "linestyle": "none", "fillstyle": "none", "clip_on": False}
+            name = f"before training: {' and '.join(_exactly(field, v) for v in before[:2])}"
+            axes.plot([0.0] * len(before), before, color=INK, label=name, markersize=5, **hollow)
+            handles = axes.get_legend_handles_labels()[0]
+            figure.legend(handles[-1:], [name], loc="outside upper left", **LEGEND)
+        _scale_y(axes, field, [*before, *(v for _, _, y in found for v in y)], most=8)
+        _steps(axes, max(x[-1] for _, x, _ in found))
+        axes.set(xlabel="epoch", ylabel=_unit(field, label))
         axes.margins(x=0.02)
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
-        axes.set_axisbelow(True)
         _name_lines(axes, found)
-        svg = _svg(figure)
-    return _inline(svg, f"{split}-{field}", f"{label} over epochs, {len(found)} runs")
+        svg = drawing.written(figure)
+    rows = [
+        (name, row["step"], row["epoch"], row[field])
+        for run, name in zip(runs, labels, strict=True)
+        for row in getattr(run, split)
+        if row.get(field) is not None
+    ]
+    return Drawing(
+        drawing.file_name(f"{split}-{field}"),
+        f"{label} over epochs, {display.counted(len(found), 'run')}",
+        svg,
+        ("run", "step", "epoch", field),
+        rows,
+        note=_said(alike, [name for name, _, _ in found]),
+    )
 
 
-def knob(lines: Sequence[tuple[str, list[tuple]]], field: str, x_label: str, y_label: str) -> str:
-    """SVG of a score against a setting, a line with intervals for each choice of the others.
+def knob(
+    lines: Sequence[tuple[str, list[tuple]]], name: str, x_label: str, metric: str
+) -> Drawing:
+    """A score against a setting, a line with intervals for each choice of the other settings.
 
     Args:
       lines: (name, [(x, score, low or None, high or None)]), each at least two points.
+      name: of the figure's files.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     places = [x for _, points in lines for x, *_ in points]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.7, 3.0), layout="constrained")
-        axes = figure.subplots()
-        for i, (name, points) in enumerate(lines):
-            x, y = [p[0] for p in points], [p[1] for p in points]
-            style: dict[str, Any] = {"color": list(_RUNS)[i % 6], "marker": _MARKERS[i % 6]}
-            style |= {"linestyle": "-" if i < 6 else "--", "linewidth": 1.6, "markersize": 4.5}
-            errors = [[v - (low if low is not None else v) for _, v, low, _ in points]]
-            errors += [[(high if high is not None else v) - v for _, v, _, high in points]]
-            axes.errorbar(x, y, yerr=errors, capsize=2.5, elinewidth=1, label=name, **style)
-        if min(places) > 0 and max(places) >= 8 * min(places):
+    is_log = min(places) > 0 and max(places) >= 8 * min(places)
+    series = [(n, [p[0] for p in points], [p[1] for p in points]) for n, points in lines]
+    alike = coinciding(series)
+    with drawing.canvas(4.7, 3.0) as (figure, axes):
+        if is_log:
             axes.set_xscale("log")
             axes.minorticks_off()
-        axes.set_xticks(sorted(set(places)), [f"{x:g}" for x in sorted(set(places))])
-        axes.set(xlabel=x_label, ylabel=y_label)
+        for i, (label, points) in enumerate(lines):
+            y = [p[1] for p in points]
+            errors = [[v - (low if low is not None else v) for _, v, low, _ in points]]
+            errors += [[(high if high is not None else v) - v for _, v, _, high in points]]
+            x = _beside([p[0] for p in points], places, i, len(lines), is_log)
+            style = _line(i, *_place(i, alike)) | {"label": drawing.plain(label)}
+            axes.errorbar(x, y, yerr=errors, capsize=2.5, elinewidth=1, **style)
+        shown = drawing.ticks(places, is_log)
+        axes.set_xticks(shown, [f"{x:g}" for x in shown])
+        _scale_y(axes, metric, [p[1] for _, points in lines for p in points], from_zero=False)
+        y_label = display.name(metric)
+        axes.set(xlabel=x_label, ylabel=_unit(metric, y_label))
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
-        axes.set_axisbelow(True)
         if len(lines) > 1:
-            figure.legend(loc="outside upper left", ncols=2, **_LEGEND)
-        svg = _svg(figure)
-    return _inline(svg, f"knob-{x_label}-{field}".replace(" ", "-"), f"{y_label} against {x_label}")
+            _legend(figure, axes)
+        svg = drawing.written(figure)
+    return Drawing(
+        drawing.file_name(name),
+        f"{y_label} against {x_label}",
+        svg,
+        ("line", x_label, metric, "low", "high"),
+        [(label, *point) for label, points in lines for point in points],
+        note=_said(alike, [label for label, _ in lines]),
+    )
 
 
-def _name_lines(axes: Any, found: Sequence[tuple[str, list[float], list[float]]]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Dot:
+    """One model's score.
+
+    Attributes:
+      kind: ``baseline`` (looks at no prompt), ``base`` (nothing is tuned) or ``tuned``.
+      low, high: 95 % interval; ``None`` = not known.
+    """
+
+    label: str
+    kind: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+_DOTS: dict[str, dict[str, Any]] = {
+    "baseline": {"color": FAINT, "marker": "d", "fillstyle": "none"},
+    "base": {"color": INK, "marker": "o"},
+    "tuned": {"color": VALIDATION, "marker": "s"},
+}
+
+
+def dots(found: Sequence[Dot], metric: str, name: str, title: str, about: str = "") -> Drawing:
+    """Scores by one metric as points with intervals and numbers, one below another.
+
+    Args:
+      name: of the figure's files.
+      about: stands under the axis, after the metric.
+    """
+    known = [dot for dot in found if _drawable(dot.value)]
+    with drawing.canvas(5.0, _LINE * len(found) + 0.75) as (figure, axes):
+        for row, dot in enumerate(found):
+            style = _DOTS[dot.kind]
+            if dot in known:
+                ends = [end if end is not None else dot.value for end in (dot.low, dot.high)]
+                axes.plot(ends, [row, row], color=style["color"], linewidth=1.6)
+                axes.plot([dot.value], [row], linestyle="none", markersize=6, **style)
+            axes.annotate(
+                _numbers(dot, metric),
+                xy=(1.03, row),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=9,
+                color=style["color"] if dot.kind == "tuned" else INK,
+                annotation_clip=False,
+            )
+        names = [_short(drawing.plain(dot.label), _LONG) for dot in found]
+        axes.set_yticks(range(len(found)), names)
+        axes.set_ylim(len(found) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        _scale_x(axes, metric)
+        axes.set(xlabel=_unit(metric, display.name(metric)) + about)
+        axes.grid(axis="x", color=FAINT, alpha=0.35, linewidth=0.6)
+        axes.grid(axis="y", color=FAINT, alpha=0.2, linewidth=0.6, linestyle=":")
+        svg = drawing.written(figure)
+    return Drawing(
+        drawing.file_name(name),
+        title,
+        svg,
+        ("model", "kind", "metric", "value", "low", "high"),
+        [(dot.label, dot.kind, metric, dot.value, dot.low, dot.high) for dot in found],
+    )
+
+
+def coinciding(found: Sequence[tuple[str, _X, _Y]]) -> list[tuple[list[int], bool]]:
+    """Lines that hide each other: their indices, and whether they are equal or merely near."""
+    values = [value for _, _, y in found for value in y]
+    room = _NEAR * (max(values) - min(values))
+    groups: list[tuple[list[int], bool]] = []
+    for i, (_, x, y) in enumerate(found):
+        for k, (group, equal) in enumerate(groups):
+            _, other_x, other_y = found[group[0]]
+            if x == other_x and all(abs(a - b) <= room for a, b in zip(y, other_y, strict=True)):
+                groups[k] = [*group, i], equal and y == other_y
+                break
+        else:
+            groups.append(([i], True))
+    return [(group, equal) for group, equal in groups if len(group) > 1]
+
+
+def _place(i: int, alike: Sequence[tuple[list[int], bool]]) -> tuple[int, int]:
+    """Which of how many coinciding lines this is."""
+    group = next((group for group, _ in alike if i in group), [i])
+    return group.index(i), len(group)
+
+
+def _said(alike: Sequence[tuple[list[int], bool]], names: Sequence[str]) -> str:
+    """Which lines coincide, in words."""
+    said = [
+        f"{', '.join(names[i] for i in group[:-1])} and {names[group[-1]]} "
+        + ("are the same line" if equal else "are almost the same line")
+        for group, equal in alike
+    ]
+    return f"{'; '.join(said)}: their dashes take turns." if said else ""
+
+
+def _line(i: int, turn: int, turns: int) -> dict[str, Any]:
+    """The style of the i-th line, which takes its turn where several coincide."""
+    style: dict[str, Any] = {"color": RUNS[i % 6], "marker": MARKERS[i % 6], "markersize": 4.5}
+    style |= {"linestyle": "-" if i < 6 else "--", "linewidth": 1.6}
+    if turns > 1:
+        dash = 5.0
+        gap = (dash * turn, (dash, dash * (turns - 1)))
+        style |= {"linestyle": gap, "markersize": 4.5 + 3.5 * (turns - 1 - turn)}
+        style |= {"fillstyle": "none"} if turn < turns - 1 else {}
+    return style
+
+
+def _beside(x: _X, places: Sequence[float], i: int, count: int, is_log: bool) -> _X:
+    """A little left or right, so that the intervals of several lines can be told apart."""
+    part = 0.012 * (i - (count - 1) / 2)
+    if is_log:
+        return [value * (max(places) / min(places)) ** part for value in x]
+    return [value + part * (max(places) - min(places)) for value in x]
+
+
+def _name_lines(axes: Any, found: Sequence[tuple[str, _X, _Y]]) -> None:
     """Writes each name right of the axes at the height of its line's end, one below another."""
-    step = 0.075  # of the height of the axes, a line of text
+    height = axes.get_figure().get_size_inches()[1]
+    step = min(0.075, 0.22 / max(height - 0.7, 1.0))  # of the height of the axes, a line of text
+    step = 0.075 if height <= 3.5 else step
     axes.get_xlim(), axes.get_ylim()  # settles them, which the transform needs
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = [to_axes.transform((x[-1], y[-1]))[1] for _, x, y in found]
@@ -162,60 +311,100 @@ def _name_lines(axes: Any, found: Sequence[tuple[str, list[float], list[float]]]
         below = heights[k + 1] + step if k + 1 < len(order) else 0.0
         heights[k] = max(heights[k], below) if lift else heights[k]
     for i, height in zip(order, heights, strict=True):
-        name = found[i][0] if len(found[i][0]) <= 22 else found[i][0][:10] + "…" + found[i][0][-11:]
         axes.annotate(
-            name,
+            _short(found[i][0], 22),
             xy=(1.02, height),
             xycoords="axes fraction",
             va="center",
             fontsize=9,
-            color=list(_RUNS)[i % 6],
+            color=RUNS[i % 6],
             annotation_clip=False,
         )
 
 
-def _scale(axes: Any, field: str, values: Sequence[float], most: float = 50) -> None:
+def _short(name: str, most: int) -> str:
+    """Beginning and end of a long name."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    """Above the axes, in as many columns as there is room for."""
+    handles, names = axes.get_legend_handles_labels()
+    longest = max((len(name) for name in names), default=0)
+    columns = 3 if longest <= 20 else 2 if longest <= 34 else 1
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, **LEGEND)
+
+
+def _scale_y(
+    axes: Any, field: str, values: Sequence[float], most: float = 50, from_zero: bool = True
+) -> None:
     """Of a loss: from 0, or logarithmic where the largest is ``most`` times the smallest."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     if field == "loss" and 0 < most * min(values) < max(values):
         axes.set_yscale("log")  # else all epochs would lie on the axis
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        decades = math.log10(max(values) / min(values))
+        subs = (1, 2, 5) if decades < 2.5 else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    elif field == "loss":
+        return
+    if field == "loss" and from_zero:
         axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    _format(axes.yaxis, field)
 
 
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()
+def _scale_x(axes: Any, field: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    _format(axes.xaxis, field)
+
+
+def _steps(axes: Any, last: float) -> None:
+    """At most eight whole numbers along the axis of steps or epochs."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=last >= 2))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}" if x < 1e6 else f"{x:g}"))
+
+
+def _format(axis: Any, field: str) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    if display.is_share(field):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}"))
+
+
+def _unit(field: str, label: str) -> str:
+    return f"{label} (%)" if display.is_share(field) else label
+
+
+def _exactly(field: str, value: float) -> str:
+    return display.score(value, field)
+
+
+def _numbers(dot: Dot, metric: str) -> str:
+    text = display.score(dot.value, metric)
+    if dot.low is None and dot.high is None:
+        return text
+    return f"{text} [{display.interval(dot.low, dot.high, metric)}]"
 
 
 def trailing_mean(values: list[float], window: int) -> list[float]:
     """Mean of each value and up to ``window - 1`` before it."""
+    sums = [0.0, *itertools.accumulate(values)]
+    starts = (max(0, end - window) for end in range(1, len(sums)))
     return [
-        sum(part) / len(part)
-        for part in (values[max(0, i + 1 - window) : i + 1] for i in range(len(values)))
+        (sums[end] - sums[start]) / (end - start) for end, start in enumerate(starts, start=1)
     ]
 
 
-def _series(
-    records: list[Record], field: str, over: str = "step"
-) -> tuple[list[float], list[float]]:
-    kept = [r for r in records if r.get(field) is not None and math.isfinite(r[field])]
-    return [r[over] for r in kept], [r[field] for r in kept]
+def _drawable(value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and abs(value) < _HUGE
 
 
-def _inline(svg: str, prefix: str, title: str) -> str:
-    """Strips what only a file of its own needs; ids must differ between figures of a page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
-    head = rf'<svg role="img" aria-label="{title}" viewBox="\1" {_XLINK}>'
-    svg = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', head, svg, count=1)
-    for stand_in, name in _COLOURS.items():
-        svg = svg.replace(stand_in, f"var(--{name})")
-    return svg
+def _series(records: list[Record], field: str, over: str = "step") -> tuple[_X, _Y]:
+    kept = [row for row in records if _drawable(row.get(field))]
+    return [row[over] for row in kept], [row[field] for row in kept]

@@ -4,10 +4,14 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from sft import config as configs
+from sft import display
 from sft.errors import UserError
 from sft.eval import stats
+from sft.eval.metrics import LIKELIHOOD, RANKED
 from sft.eval.verdict import Difference, verdict
 from sft.report.load import Record, Run
+
+_LONG = 24  # characters of a label in a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,79 @@ class Score:
     better: str
     signature: str | None
     change: Change | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """What answers that look at no prompt would score on a set: a model must be better.
+
+    Attributes:
+      kind: ``majority`` (always the most frequent label) or ``random`` (any label).
+      label: what it is, for a table.
+      metrics: as of ``metrics``; a random one has no intervals.
+    """
+
+    kind: str
+    label: str
+    metrics: dict[str, Record]
+
+
+def baselines(*records: Record) -> list[Baseline]:
+    """Those of the set that these evaluations are of; none where its answers are not labels.
+
+    The most frequent answer is that of training, which several runs may not share.
+    """
+    found: dict[str, Baseline] = {}
+    for record in records:
+        if constant := record.get("constant"):
+            majority, drawn = constant["majority"], constant["random"]
+            of = "training" if majority["known_from"] == "training" else "this set"
+            label = f"always {_quoted(majority['label'])}, most frequent in {of}"
+            found.setdefault(label, Baseline("majority", label, majority["metrics"]))
+            label = f"one of {display.counted(drawn['labels'], 'label')} at random"
+            found.setdefault(label, Baseline("random", label, drawn["metrics"]))
+    return sorted(found.values(), key=lambda baseline: baseline.kind != "random")
+
+
+def _quoted(label: str) -> str:
+    return repr(label if len(label) <= _LONG else label[:_LONG] + "…")
+
+
+def arm_name(arm: str) -> str:
+    """``base``, ``base, 6 examples``, ``tuned (best)``, ``tuned (step 40)``."""
+    if arm == "base":
+        return arm
+    if arm.startswith("base."):
+        return f"base, {arm.removeprefix('base.').removesuffix('shot')} examples"
+    return f"tuned ({arm.replace('step', 'step ', 1) if arm.startswith('step') else arm})"
+
+
+def is_generated(metric: str) -> bool:
+    """Whether the metric is of generated answers, which the cap may have cut."""
+    return metric not in LIKELIHOOD and metric not in RANKED
+
+
+def cut(record: Record) -> float | None:
+    """The share of answers that the cap ended; ``None``: not known."""
+    return record["cut"] / record["count"] if "cut" in record else None
+
+
+_RIGHT_OR_WRONG = (
+    *("exact_match", "exact_match_normalised", "accuracy", *RANKED[:1], "label_accuracy_norm"),
+    *("regex_match", "numeric_match", "json_valid"),
+)
+
+
+def is_right_or_wrong(metric: str) -> bool:
+    """Whether each answer is either right or wrong by the metric."""
+    return metric in _RIGHT_OR_WRONG
+
+
+def is_right(row: Record, metric: str) -> bool:
+    """Whether an answer is right: by the metric, where that decides it, or else by exact match."""
+    if metric in _RIGHT_OR_WRONG and metric in row.get("scores", {}):
+        return row["scores"][metric] == 1
+    return row["correct"]
 
 
 def metrics(record: Record) -> dict[str, Record]:
@@ -149,8 +226,9 @@ def pairs(run: Run, arm: str, name: str) -> tuple[list[Record], list[Record]]:
     return [before[key(row)] for row in after], after
 
 
-def key(row: Record) -> tuple[str, str]:
-    return row["source"], row["prompt"]
+def key(row: Record) -> tuple[str, str, str]:
+    """What two answers must share to be answers to the same question."""
+    return row["source"], row["prompt"], row["expected"]
 
 
 def changes(

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
-from sft.report import compare, groups, scores
+from sft.report import compare, groups, scores, shapes
 from sft.report.groups import Group
-from sft.report.load import Run, load_run, read_object
+from sft.report.load import Run, load_run, read_bytes, read_object
 from sft.report.scores import Change
 from sft.workdir import path_of
 
@@ -81,15 +81,16 @@ def load(workdir: str | Path) -> Sweep:
         under the same settings, other test data or prompts; names the difference.
     """
     path = path_of(workdir)
-    known = read_object(path / "sweep.json", "sft sweep", {"points"}) or {}
+    again = "Restore it, or remove it and run the same `sft sweep` again."
+    known = read_object(path / "sweep.json", again, shapes.SWEEP) or {}
     runs, unfinished, stopped = {}, [], {}
     for name in known["points"]:
-        note = path / name / "STOPPED"
+        note = read_bytes(path / name / "STOPPED", "Remove it.")
         run = load_run(path / name) if (path / name / "config.json").exists() else None
         if run and any(not arm.startswith("base") for arm, _ in run.evals):
             runs[name] = run
-        elif note.exists():
-            stopped[name] = note.read_text()
+        elif note is not None:
+            stopped[name] = note.decode(errors="replace")
         else:
             unfinished.append(name)
     if not runs:
