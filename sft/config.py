@@ -26,10 +26,10 @@ from sft.errors import UserError
 _DEFAULT = {
     "seed": 0,  # data order, adapter initialisation, dropout
     "model": {
-        "name": "gemma3_270m",  # a row of sft/model/specs.py
+        "name": "",  # a row of sft/model/specs.py; "" = found from the weights
         "weights": "",  # .gguf file, Orbax directory, safetensors file or directory, package:NAME
         "sha256": "",  # expected digest of a weights file; "" = not checked
-        "tokenizer": "",  # SentencePiece .model; "" = from the weights (GGUF or beside them)
+        "tokenizer": "",  # tokenizer.model or .json; "" = from the weights (GGUF or beside them)
         "dtype": "bfloat16",  # of frozen weights and activations: bfloat16 | float32
         "attention": "",  # reference | splash (TPU) | cudnn (GPU); "" = by platform
         "remat": "layer",  # what the backward pass does again: none | projections | layer | host
@@ -41,7 +41,7 @@ _DEFAULT = {
         "plus": 1.0,  # LoRA+: learning rate of B over optim.learning_rate, usually 16; 1 = off
         "dora": False,  # DoRA: magnitudes of the columns are tuned beside A and B
         "start": "",  # directory of a PEFT adapter to go on with; "" = new ones, which do nothing
-        "targets": "q|k|v|o|gate|up|down",  # regex, whole match on projection names
+        "targets": "q|k|v|o|gate|up|down",  # regex, whole match; PEFT's names too, as q_proj
         "dropout": 0.0,  # probability, on the input of the adapters
     },
     "data": {
@@ -51,16 +51,17 @@ _DEFAULT = {
         "test": "",  # the set that is reported
         "production": "",  # prompts as they come in production, for the audit to compare with
         "reading": {  # how rows become conversations
-            "container": "",  # jsonl | json | csv | tsv | parquet | arrayrecord; "" = by ending
+            "container": "",  # jsonl, json, csv, tsv, parquet, arrow, arrayrecord; "" = by ending
             "prompt": "input_text",  # column of the prompt, in rows that are not conversations
             "response": "output_text",  # column of the answer
             "system": "",  # column of the system instruction; "" = none
+            "history": "",  # column of earlier exchanges, [[question, answer], …]; "" = none
             "group": "",  # column of the key by which rows stay in one split; "" = each for itself
             "group_regex": "",  # its first group, matched against that column, is the key
             "category": "",  # column of the category, for stratified splits and the audit
             "instruction": "",  # system instruction of rows without one
             "template": "",  # instruction around the first prompt, as in "Translate: {prompt}"
-            "repair": "",  # leading_model, trailing_user: such turns are dropped, not the row
+            "repair": "",  # leading_model, trailing_user, drop_thoughts: what is dropped of a row
             "weight": 1.0,  # passes over the rows in an epoch of training
         },
         "sources": {},  # name: {"path": …, and what differs from data.reading}
@@ -132,7 +133,7 @@ _DEFAULT = {
         "baseline": True,  # before the first step, score the base model on the test set
         "log_every": 1,  # steps between lines of metrics.jsonl
         "validate_every": 0,  # steps between validations; 0 = at epoch ends only
-        "select": "loss",  # what chooses: loss | token_accuracy | a metric of eval.metrics
+        "select": "loss",  # chooses: loss | token_accuracy | one of eval.metrics or ranked labels
         "patience": 0,  # validations in a row without a better one that end the run; 0 = never
         "save_every": 0,  # steps between recovery checkpoints; 0 = at epoch ends only
         "compilation_cache": "~/.cache/gemma-sft/xla",  # directory, also gs://…; "" = none
@@ -182,7 +183,7 @@ _DEFAULT = {
         "low": 1,  # worst score
         "high": 5,  # best score
         "backend": "local",  # local: a checkpoint loaded here | openai: such an endpoint | gemini
-        "model": "",  # local: a row of sft/model/specs.py, "" = model.name; else its name there
+        "model": "",  # local: a row of sft/model/specs.py, "" = its weights'; else its name
         "weights": "",  # local: as model.weights; "" = those
         "tokenizer": "",  # local: as model.tokenizer, with judge.weights
         "url": "",  # base URL of the endpoint; "" = the service's own
@@ -272,6 +273,8 @@ def difference(ours: dict, theirs: dict) -> dict[str, str]:
     A setting that ``theirs`` lacks was added since. Its default is what the code did before.
     """
     theirs = {k: v for k, v in flatten(default()) if k in ours} | theirs
+    if not theirs.get("model.name"):  # left open: decided by the weights, which are compared too
+        theirs["model.name"] = ours.get("model.name")
     keys = list(ours) + [k for k in theirs if k not in ours]
     return {
         key: f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here"

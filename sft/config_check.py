@@ -1,6 +1,7 @@
 """Every value of a configuration checked, before any device work."""
 
 import math
+import os
 import re
 from typing import Any
 
@@ -14,7 +15,16 @@ _CHOICES = {
     "model.dtype": ("bfloat16", "float32"),
     "model.attention": ("", "reference", "splash", "cudnn"),
     "model.remat": ("layer", "projections", "none", "host"),
-    "data.reading.container": ("", "jsonl", "json", "csv", "tsv", "parquet", "arrayrecord"),
+    "data.reading.container": (
+        "",
+        "jsonl",
+        "json",
+        "csv",
+        "tsv",
+        "parquet",
+        "arrow",
+        "arrayrecord",
+    ),
     "data.split.stratify": ("", "category", "origin"),
     "data.chat": ("", "gemma2", "gemma3", "gemma4", "gemma4_large"),
     "data.dedup.engine": ("suffix_array", "hash", "beam"),
@@ -65,7 +75,8 @@ METRICS = (
 RANKED = ("label_accuracy", "label_macro_f1", "label_accuracy_norm")  # where eval.labels is set
 _TAKEN = (*METRICS, *RANKED, "loss", "perplexity", "token_accuracy", "cut")  # names of results
 _FEWEST = 100  # resamples: below, the ends of an interval are those of a few draws
-_REPAIRS = ("leading_model", "trailing_user")
+_CACHES = ("data.cache", "eval.cache", "train.compilation_cache")
+_REPAIRS = ("leading_model", "trailing_user", "drop_thoughts")
 
 
 def validate(config: ConfigDict) -> None:
@@ -153,6 +164,8 @@ def _check_text(key: str, name: str, value: str) -> None:
             strings(value)
         except ValueError as error:
             raise UserError(f"config.{key} = {value!r}: {error}.") from None
+    if name in _CACHES:
+        _check_cache(key, value, may_be_remote=name == "train.compilation_cache")
     if name == "data.reading.repair":
         for repair in filter(None, (part.strip() for part in value.split(","))):
             if repair not in _REPAIRS:
@@ -160,6 +173,16 @@ def _check_text(key: str, name: str, value: str) -> None:
                 raise UserError(
                     f"config.{key} = {value!r}: {repair!r} is none of {_REPAIRS}.{hint}"
                 )
+
+
+def _check_cache(key: str, value: str, may_be_remote: bool) -> None:
+    if "://" in value and not (may_be_remote and value.startswith("gs://")):
+        raise UserError(f"config.{key} = {value!r}: expected a local directory, or '' for none.")
+    if os.path.expanduser(value).startswith("~"):  # in a container without HOME, or a wrong name
+        raise UserError(
+            f"config.{key} = {value!r}: there is no such home directory here. Set HOME, or "
+            f"config.{key} to another directory, or to '' for none."
+        )
 
 
 def _check_together(config: ConfigDict) -> None:

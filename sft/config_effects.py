@@ -26,6 +26,7 @@ _SETTINGS = {
         data.train data.reading.container data.reading.prompt data.reading.response
         data.reading.system data.reading.group data.reading.group_regex data.reading.category
         data.reading.instruction data.reading.template data.reading.repair data.reading.weight
+        data.reading.history
         data.split.validation data.split.test data.split.seed data.split.stratify
         data.chat data.train_on
         data.dedup.exact data.dedup.case data.dedup.punctuation data.dedup.responses_per_prompt
@@ -81,6 +82,7 @@ EFFECTS = {key: effect for effect, keys in _SETTINGS.items() for key in keys.spl
 LATER: dict[str, Any] = {
     "lora.start": "",
     "data.dedup.template_rows": 10,
+    "data.reading.history": "",
     "eval.stop": "",
     "eval.compare": "whole",
     "eval.labels": "",

@@ -14,7 +14,7 @@ _SHARES = frozenset(
 )
 _DIGITS = {"loss": ".4f", "bleu": ".1f", "chrf": ".1f"}
 _NAMES = {"bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2"}
-_NAMES |= {"rougeL": "ROUGE-L"}
+_NAMES |= {"rougeL": "ROUGE-L", "label_accuracy_norm": "label accuracy per character"}
 _UNKNOWN = "unknown"
 
 

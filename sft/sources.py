@@ -1,7 +1,10 @@
 """From the configuration to conversations: which files, and which rows are whose."""
 
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -24,7 +27,7 @@ def listed(config: ConfigDict, name: str) -> list[records.Source]:
     if not any(parts):
         raise UserError(
             f"config.data.{name} is not set. Give the path of a file (JSONL, JSON, CSV, TSV, "
-            "Parquet or ArrayRecord), or the name of one of config.data.sources."
+            "Parquet, Arrow or ArrayRecord), or the name of one of config.data.sources."
         )
     if not all(parts):
         raise UserError(
@@ -33,7 +36,15 @@ def listed(config: ConfigDict, name: str) -> list[records.Source]:
     usual = dict(config.data.reading)
     found = []
     for part in parts:
-        given = dict(config.data.sources[part]) if part in config.data.sources else {"path": part}
+        given: dict[str, Any] = {"path": part}
+        if part in config.data.sources:
+            given = dict(config.data.sources[part]) | {"setting": f"config.data.sources.{part}"}
+        elif config.data.sources and re.fullmatch(r"[\w-]+", part) and not os.path.exists(part):
+            known = ", ".join(config.data.sources)
+            raise UserError(
+                f"config.data.{name}: {part!r} is neither a file nor one of config.data.sources: "
+                f"{known}. Correct it."
+            )
         path = given.pop("path")
         found.append(records.Source(part, path, records.Reading(**usual | given)))
     return found
@@ -73,7 +84,7 @@ def read(
             # Groups are for splitting training rows: files that are a set already need none.
             sources = _without(listed(config, name), "group", "group_regex")
             with phase(f"reading {name}"):
-                found[name] = records.read(sources, config.data.max_rejected)
+                found[name] = records.read(sources, config.data.max_rejected, training=False)
     return found
 
 

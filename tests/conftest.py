@@ -11,6 +11,11 @@ os.environ["XLA_FLAGS"] = (
 
 import hypothesis
 
+# Tests that have a home of their own share what is slow to make with others.
+HOME = os.path.expanduser("~")
+os.environ.setdefault("MPLCONFIGDIR", f"{HOME}/.cache/matplotlib")
+os.environ.setdefault("GEMMA_SFT_CACHE", f"{HOME}/.cache/gemma-sft")
+
 # What a shell starts in the background is deaf to Ctrl-C, and so would every test of it be.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is not a failing test.

@@ -160,7 +160,7 @@ def test_templates_that_cannot_be_used(tmp_path, text, message):
 def test_missing_templates(tmp_path):
     with pytest.raises(UserError, match=r"none\.txt: cannot read: No such file"):
         augment.load_templates(str(tmp_path / "none.txt"))
-    with pytest.raises(UserError, match="cannot read: Is a directory"):
+    with pytest.raises(UserError, match="a folder, expected a file"):
         augment.load_templates(str(tmp_path))
 
 

@@ -26,7 +26,7 @@ def files(shared, tmp_path_factory):
         "not_json.jsonl": GOOD + "{'input_text': 'a'}\n",
         "not_object.jsonl": GOOD + "[1, 2]\n",
         "typo.jsonl": GOOD + GOOD.replace("output_text", "output_txt"),
-        "number.jsonl": GOOD + '{"input_text": "a", "output_text": 3}\n',
+        "object.jsonl": GOOD + '{"input_text": "a", "output_text": {"text": "b"}}\n',
         "no_answer.jsonl": GOOD + '{"input_text": "a", "output_text": " "}\n',
         "long.jsonl": GOOD + GOOD.replace('"a"', f'"{"a " * 90}"'),
         "text.model": "this is no tokenizer",
@@ -61,9 +61,9 @@ DATA = [
     ("not_json.jsonl", ["not_json.jsonl:2", "invalid JSON", "column"]),
     ("not_object.jsonl", ["not_object.jsonl:2", "found a list", "expected one JSON object"]),
     ("typo.jsonl", ["typo.jsonl:2", "output_txt", "did you mean 'output_text'"]),
-    ("number.jsonl", ["number.jsonl:2", "output_text is a number", "expected a string"]),
+    ("object.jsonl", ["object.jsonl:2", "output_text is an object", "expected a string"]),
     ("no_answer.jsonl", ["no_answer.jsonl:2", "output_text has no visible text"]),
-    ("binary.jsonl", ["binary.jsonl:1", "UTF-8"]),
+    ("binary.jsonl", ["binary.jsonl: text in UTF-16", "iconv -f UTF-16 -t UTF-8"]),
     ("cut.jsonl.gz", ["cut.jsonl.gz", "damaged gzip"]),
 ]
 WEIGHTS = [

@@ -34,7 +34,7 @@ def test_train_scores_the_base_first_and_eval_finds_it(shared, tmp_path, calls, 
     assert len(calls) == 1 and read(tmp_path) == trained
     # The untuned state is the base model that sft eval loads.
     other = tmp_path / "other"
-    assert shared.main("eval", other, *words, "--checkpoint=base") == 0
+    assert shared.main("eval", other, *words, "--checkpoint=base", "--config.eval.cache=") == 0
     assert len(calls) == 2
     ours, theirs = (
         {k: v for k, v in found[0].items() if k not in ("seconds", "peak_rss_bytes")}

@@ -15,7 +15,7 @@ ROW = {"input_text": "a", "output_text": "b"}
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
     """``gs://bucket`` with the rows of each name in every container."""
-    names = ("a-1.jsonl", "a-2.jsonl.gz", "t.csv", "p.parquet", "r.array_record")
+    names = ("a-1.jsonl", "a-2.jsonl.gz", "t.csv", "p.parquet", "s.arrow", "r.array_record")
     objects = {
         f"d/{name}": Path(test_files.write(tmp_path / name, [ROW] * 3)).read_bytes()
         for name in names
@@ -37,7 +37,7 @@ def forget():
     "name, rows",
     [
         *(("a-1.jsonl", 3), ("a-2.jsonl.gz", 3), ("t.csv", 3)),
-        *(("p.parquet", 3), ("r.array_record", 3), ("a-*", 6)),
+        *(("p.parquet", 3), ("s.arrow", 3), ("r.array_record", 3), ("a-*", 6)),
     ],
 )
 def test_a_bucket_is_read_like_a_disk(bucket, name, rows):

@@ -18,6 +18,9 @@ QUESTION, ANSWER = Turn("user", "a"), Turn("model", "b")
         ("repair", "leading_user", "expected names of leading_model, trailing_user"),
         ("weight", 0.0, "expected a number above 0"),
         ("weight", float("nan"), "expected a number above 0"),
+        ("instruction", "\u200b\ufeff", "no visible text in it"),
+        ("instruction", "Be \ud800brief.", "character 4 is half of a surrogate pair"),
+        ("template", "\udfff{prompt}", "character 1 is half of a surrogate pair"),
         ("group_regex", "(.*)", "there is no column to match it with; set group"),
         ("template", "Translate:", "no {prompt} in it"),
         ("template", "{prompt", "expected '}' before end of string"),
@@ -30,10 +33,13 @@ QUESTION, ANSWER = Turn("user", "a"), Turn("model", "b")
     ],
 )
 def test_readings_that_cannot_be(field, value, expected):
-    start = re.escape(f"config.data reading.{field} = {value!r}: ")
+    start = re.escape(f"config.data.reading.{field} = {value!r}: ")
     with pytest.raises(UserError, match=f"^{start}.*{re.escape(expected)}") as error:
         Reading(**{field: value})
     assert "\n" not in str(error.value)
+    named = re.escape(f"config.data.sources.faq.{field} = ")
+    with pytest.raises(UserError, match=f"^{named}"):
+        Reading(**{field: value}, setting="config.data.sources.faq")
     for regex in ("(", "a.*"):
         with pytest.raises(UserError, match=r"reading.group_regex = "):
             Reading(group="id", group_regex=regex)

@@ -6,7 +6,7 @@ import pytest
 import tiny_run
 
 from sft.data import tokenizer as tokenizer_lib
-from sft.eval import harness
+from sft.eval import arms, harness
 from sft.model import decoder
 
 shared, registered = tiny_run.shared, tiny_run.registered
@@ -102,6 +102,8 @@ def test_the_chosen_epoch_is_evaluated(shared, run, tmp_path):
     [
         (["--checkpoint=newest"], ["--checkpoint=newest", "base, best, latest", "[16, 24]"]),
         (["--checkpoint=8"], ["checkpoints/8: not there", "[16, 24]"]),
+        (["--checkpoint=²"], ["--checkpoint=²: expected base, best, latest or one of [16, 24]"]),
+        (["--checkpoint=" + "9" * 5000], ["expected base, best, latest or one of [16, 24]"]),
         (["--config.data.test="], ["config.data.test is not set"]),
         (["--config.data.test=/none.jsonl"], ["/none.jsonl", "No such file"]),
         (["--config.data.test=a/t.jsonl,b/t.jsonl"], ["a/t.jsonl", "more than one", "Rename"]),
@@ -122,7 +124,15 @@ def test_not_trained_to_the_end(shared, tmp_path, capsys):
     run = shared.copy("done", tmp_path / "run")
     (run / "selection.json").unlink()
     assert shared.main("eval", run) == 2
-    assert "selection.json: missing" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "selection.json: missing" in error and "--checkpoint=latest" in error
+    config = shared.values()
+    assert arms.which(run, config, "latest") == ("latest", 24)  # the remedies
+    (run / "selection.json").write_text("{}")
+    assert shared.main("eval", run) == 2
+    assert "selection.json: no step in it" in capsys.readouterr().err
+    (run / "selection.json").unlink()
+    assert shared.main("train", run) == 0 and arms.which(run, config, "best") == ("best", 24)
 
 
 def test_ids_without_a_piece_are_left_out(shared, monkeypatch):

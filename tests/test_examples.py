@@ -186,6 +186,13 @@ def test_no_changed_byte_goes_unnoticed(tmp_path, name):
     assert noticed > 20
 
 
+def test_a_cache_in_a_bucket_is_refused():
+    with pytest.raises(
+        UserError, match=r"config\.data\.cache = 'gs://b/c': expected a local direct"
+    ):
+        encode_all(TALKS, tiny(), "gemma3", cache="gs://b/c")
+
+
 def test_a_cache_that_cannot_be_written_is_named_once(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for _ in range(2):

@@ -101,8 +101,6 @@ def test_sources_that_agree(tmp_path):
     given = {"instruction": "Be kind.", "template": "{prompt}?"}
     config = sourced(tmp_path, a=given, b=given)
     assert of(config, tmp_path) == Framing("Be kind.", ("", "?"))
-    typed = framing.reading(config)
-    assert (typed.instruction, typed.template) == ("Be kind.", "{prompt}?")
 
 
 def test_sources_that_differ(tmp_path):

@@ -13,7 +13,11 @@ __all__ = ["run"]  # a fixture
     "words, fragments",
     [
         (["--checkpoint=latest"], ["no predictions of 'latest'", "some of base, best"]),
-        (["--checkpoint=7"], ["no predictions of 'step7'"]),
+        (["--checkpoint=7"], ["no predictions of 'step7'. Run sft eval --checkpoint=7."]),
+        (
+            ["--checkpoint=base.2shot"],
+            ["Run sft eval --checkpoint=base --config.eval.shots=2. There are some of base"],
+        ),
         (["--config.judge.mode=pairwise", "--checkpoint=base"], ["judge.against", "another arm"]),
         (["--config.judge.model="], ["config.judge.model is not set"]),
         (["--config.judge.key_variable=NO_KEY"], ["$NO_KEY is not set"]),

@@ -112,7 +112,7 @@ def test_targets_are_whole_names(targets, names):
     assert tuple(lora.init(SPEC, names, 2, jax.random.key(0))) == names
 
 
-@pytest.mark.parametrize("targets", ["ga", "q_proj", "", "Q"])
+@pytest.mark.parametrize("targets", ["ga", "q_pro", "", "Q"])
 def test_targets_that_match_nothing_are_an_error(targets):
     with pytest.raises(UserError, match=r"config\.lora\.targets.*matches no projection.*gate"):
         lora.match(targets)

@@ -245,9 +245,9 @@ def test_a_validation_is_printed_beside_training_since_the_one_before(
     meter.validation(3, values | {"loss_se": 0.1}, "not better than epoch 0.5 (loss 1.2500)")
     assert capsys.readouterr().out.splitlines() == [
         "before the first step: validation loss 1.2500 (0.5000 in text, 2.0000 at ends of turn), "
-        "token accuracy 0.5000, exact match 0.25",
+        "token accuracy 50.0 %, exact match 25.0 %",
         "epoch 0.6667 of 1, step 2 of 3: validation loss 1.2500 (training 16.6667), token accuracy "
-        "0.5000 (0.5000), exact match 0.25; the best so far",
+        "50.0 % (50.0 %), exact match 25.0 %; the best so far",
         "epoch 1 of 1, step 3 of 3: validation loss 1.2500 (training 30.0000), token accuracy "
-        "0.5000 (0.5000), exact match 0.25; not better than epoch 0.5 (loss 1.2500)",
+        "50.0 % (50.0 %), exact match 25.0 %; not better than epoch 0.5 (loss 1.2500)",
     ]

@@ -112,6 +112,12 @@ def test_a_set_of_different_answers_has_no_constant_ones(shared, tmp_path):
     long_set(tmp_path, ["b", "c", "b", "c"])
     found = checked(shared, tmp_path / "long.jsonl")
     assert found.majority and {"b", "c"} <= found.known_labels
+    # As they are compared: by their first lines these are two labels.
+    long_set(tmp_path, ["b\nfor a", "c\nfor b", "b\nfor c", "c"])
+    assert checked(shared, tmp_path / "long.jsonl", metrics="chrf").majority is None
+    how = {"compare": "first_line", "max_new_tokens": 9}
+    found = checked(shared, tmp_path / "long.jsonl", **how)
+    assert found.majority and "b\nfor a" not in found.known_labels
 
 
 def test_training_chooses_by_ranked_labels(shared, tmp_path):

@@ -7,10 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.data import records as records_lib
+from sft.data.characters import is_blank
 from sft.data.records import Conversation, Reading, Source, Turn, gemini_row
 from sft.errors import UserError
 
 PAIR = {"input_text": "2 + 2 = ?", "output_text": "4"}
+MISSING = (
+    "missing field: output_text; the row has 'input_text': set config.data.reading.response to the "
+    "column of the answer"
+)
 CHAT = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
 
 
@@ -61,7 +66,11 @@ def test_every_source_is_read_in_its_own_way_and_counted(tmp_path):
     last = records.conversations[3]
     assert (last.origin, last.category, last.system) == (f"{tmp_path}/t.csv", "5", "S")
     assert records.rejected == [
-        (f"{tmp_path}/a-2.jsonl:2", "missing field: id"),
+        (
+            f"{tmp_path}/a-2.jsonl:2",
+            "missing field: id; the row has 'input_text', 'output_text': correct "
+            "config.data.reading.group",
+        ),
         (
             f"{tmp_path}/a-2.jsonl:3",
             "no turns: conversations has no turns, expected at least a question and an answer",
@@ -100,7 +109,7 @@ def test_rejected_rows_are_listed_and_counted(tmp_path):
     assert len(records.conversations) == 297
     assert records.counts == {"missing field": 2, "invalid JSON": 1}
     assert [source for source, _ in records.rejected] == [f"{path}:{n}" for n in (298, 299, 300)]
-    assert records.rejected[0][1] == "missing field: output_text; the row has 'input_text'"
+    assert records.rejected[0][1] == MISSING
 
 
 def test_a_list_that_is_cut_off(tmp_path):
@@ -116,7 +125,7 @@ def test_a_list_that_is_cut_off(tmp_path):
 def test_too_many_rejected_rows(tmp_path):
     path = write(tmp_path / "a.jsonl", PAIR, {"input_text": "a"}, b"{", *[PAIR] * 97)
     expected = (
-        f"{path}:2: missing field: output_text; the row has 'input_text'. 2 of 100 rows rejected "
+        f"{path}:2: {MISSING}. 2 of 100 rows rejected "
         "(missing field 1, invalid JSON 1); the limit is 1.0%. Correct them, or raise "
         "config.data.max_rejected."
     )
@@ -136,8 +145,18 @@ def test_no_usable_row(tmp_path):
 def test_a_system_column_that_no_row_has(tmp_path):
     path = write(tmp_path / "a.jsonl", PAIR, PAIR | {"rules": "S"})
     assert [c.system for c in read(path, system="rules").conversations] == [None, "S"]
-    with pytest.raises(UserError, match=r"a\.jsonl: no row has the column reading.system = 'role'"):
+    expected = (
+        f"{path}: no row has the column 'role' of config.data.reading.system = 'role'; the rows "
+        "have 'input_text', 'output_text', 'rules'. Correct the name, or set it to \"\"."
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
         read(path, system="role")
+
+
+def test_rows_without_columns_have_other_faults(tmp_path):
+    path = write(tmp_path / "a.jsonl", ["q", "a"], ["r", "b"])
+    with pytest.raises(UserError, match=r"a\.jsonl:1: not an object: found a list"):
+        read(path, template="{x} {prompt}", system="s")
 
 
 def test_parquet_with_nulls(tmp_path):
@@ -153,27 +172,25 @@ def test_parquet_with_nulls(tmp_path):
     parquet.write_table(table, tmp_path / "a.parquet")
     found = read(f"{tmp_path}/a.parquet", 0.5, prompt="q", response="a", system="s")
     assert [[t.text for t in c.turns] for c in found.conversations] == [["a", "b"], ["c", "d"]]
-    assert found.rejected == [
-        (f"{tmp_path}/a.parquet:2", "wrong type: a is null, expected a string")
-    ]
+    assert found.rejected == [(f"{tmp_path}/a.parquet:2", "missing field: a is null")]
 
 
 def test_an_unusable_file_among_good_ones(tmp_path):
     good = write(tmp_path / "a.jsonl", PAIR)
-    (tmp_path / "b.jsonl").write_bytes(b"\n")
-    with pytest.raises(UserError, match=r"b\.jsonl: no rows. Expected JSONL, one example per line"):
+    (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"b\.jsonl: text in UTF-16, and UTF-8 is expected"):
         read(f"{good},{tmp_path}/b.jsonl")
 
 
-TEXT = st.text(min_size=1, max_size=20).filter(lambda t: t.strip() and "\0" not in t)
-NAME = st.text(max_size=5).filter(lambda t: "\0" not in t)
+TEXT = st.text(min_size=1, max_size=20).filter(lambda t: not is_blank(t) and "\0" not in t)
+NAME = st.text(max_size=5).filter(lambda t: not is_blank(t) and "\0" not in t and t[-1] != "0")
 
 
 @given(
     st.lists(st.tuples(TEXT, TEXT, st.booleans()), min_size=1, max_size=3),
     st.none() | TEXT,
+    st.just("") | NAME,
     NAME,
-    NAME.filter(bool),
 )
 def test_gemini_row_is_read_back(tmp_path_factory, exchanges, system, group, category):
     turns = [

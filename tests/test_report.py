@@ -139,8 +139,14 @@ def test_missing_evaluation_is_said(workdir):
     for path in (workdir / "eval").glob("best.*"):
         path.unlink()
     run = load_run(workdir)
-    assert "test: the tuned model has not been evaluated" in terminal.render(run)
+    assert "test: the tuned model has not been evaluated; run `sft eval` for" in terminal.render(
+        run
+    )
     parse(html.render(run))
+    make_run(workdir)
+    for path in (workdir / "eval").glob("base.*"):
+        path.unlink()
+    assert "run `sft eval --checkpoint=base` for it" in terminal.render(load_run(workdir))
 
 
 def test_predictions_of_other_prompts_are_not_paired(workdir):

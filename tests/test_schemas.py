@@ -1,5 +1,5 @@
-import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -52,6 +52,10 @@ def reason(row, reading=None, **options) -> str:
     return text
 
 
+NO_TOOLS = ["[]", " [ ]\n", "", "null", "None", "{}", None, math.nan, {}]
+NO_TEXT = ["", " ", None, "\u200b\ufe0f", [], [{"type": "text", "text": ""}]]
+NO_CONTENT = [None, "", {}, {"parts": None}, {"parts": []}, turn("system", ""), turn("user", " ")]
+
 ACCEPTED = [
     (PAIR, [Turn("user", "2 + 2 = ?"), Turn("model", "4")], None),
     (gemini(turn("user", "Hi, ", "you"), turn("model", " b \n")), ["Hi, you", " b \n"], None),
@@ -69,6 +73,10 @@ ACCEPTED = [
         None,
     ),
     (openai(ASK, (*TELL, {"weight": None, "tool_calls": []}), tools=[]), ["a", "b"], None),
+    *((openai(ASK, TELL, tools=none), ["a", "b"], None) for none in NO_TOOLS),
+    *((openai(("system", none), ASK, TELL), ["a", "b"], None) for none in NO_TEXT),
+    *((sharegpt(("system", none), HUMAN, GPT), ["a", "b"], None) for none in NO_TEXT[:4]),
+    *((gemini(USER, MODEL, systemInstruction=none), ["a", "b"], None) for none in NO_CONTENT),
     (sharegpt(HUMAN, GPT, ("user", "c"), ("bing", "d")), ["a", "b", "c", "d"], None),
     (sharegpt(("system", "S"), HUMAN, ("model", "b"), id="x_1"), ["a", "b"], "S"),
 ]
@@ -88,14 +96,22 @@ IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 REASONS = [
     ([PAIR], "not an object: found a list, expected one JSON object per line"),
     (None, "not an object: found null"),
-    ({}, "missing field: input_text; the row has no fields"),
-    ({"question": "a", "q\n": 1}, r"missing field: input_text; the row has 'question', 'q\n'"),
+    ({}, "missing field: input_text; the row has no fields: set config.data.reading.prompt to"),
+    ({"question": "a", "q\n": 1}, r"missing field: input_text; the row has 'question', 'q\n': set"),
     ({"content": [USER, MODEL]}, "unknown key: 'content'; did you mean 'contents'?"),
     ({"message": []}, "unknown key: 'message'; did you mean 'messages'?"),
-    ({"input_text": "a"}, "missing field: output_text; the row has 'input_text'"),
+    (
+        {"input_text": "a"},
+        "missing field: output_text; the row has 'input_text': set config.data.reading.response to",
+    ),
     ({"input_text": "a", "outputtext": "b"}, "unknown key: 'outputtext'; did you mean 'output_t"),
-    ({"input_text": "a", "output_text": 4}, "wrong type: output_text is a number, expected a str"),
-    ({"input_text": "a", "output_text": None}, "wrong type: output_text is null"),
+    (
+        {"input_text": "a", "output_text": {}},
+        "wrong type: output_text is an object, expected a str",
+    ),
+    ({"input_text": "a", "output_text": None}, "missing field: output_text is null"),
+    ({"input_text": "a", "output_text": math.nan}, "missing field: output_text is NaN"),
+    ({"input_text": "a", "output_text": -math.inf}, "not a number: output_text is -Infinity"),
     ({"input_text": "a", "output_text": b"x"}, "wrong type: output_text is bytes"),
     ({"input_text": "a", "output_text": " \n"}, "empty text: output_text has no visible text"),
     ({"input_text": "a\0b", "output_text": "c"}, "NUL character: input_text, character 2"),
@@ -127,7 +143,6 @@ REASONS = [
     (gemini({"role": "user", "parts": [{"txt": "a"}]}), "unknown key: contents[0].parts[0].'txt'"),
     (gemini({"role": "user", "parts": [{}]}), "missing field: contents[0].parts[0].text"),
     (gemini(USER, MODEL, tools=[{}]), "non-text part: tools; only text is supported"),
-    (gemini(USER, MODEL, systemInstruction={"parts": []}), "empty text: systemInstruction.parts"),
     (gemini(USER, MODEL, systemInstruction="S"), "wrong type: systemInstruction is a string"),
     (gemini(USER, MODEL, systemInstructions=SYSTEM), "unknown key: 'systemInstructions'; did you"),
     (
@@ -143,8 +158,7 @@ REASONS = [
         openai(ASK, ("model", "b"), ASK),
         "unknown role: messages[1].role is 'model', expected one of",
     ),
-    (openai(("system", " "), ASK, TELL), "empty text: messages[0].content has no visible text"),
-    (openai(ASK, ("assistant", None)), "wrong type: messages[1].content is null"),
+    (openai(ASK, ("assistant", None)), "missing field: messages[1].content"),
     (openai(ASK, ("assistant", None, {"tool_calls": [{}]})), "non-text part: messages[1].tool_c"),
     (openai(ASK, TELL, ("tool", "x")), "non-text part: messages[2].role is 'tool'"),
     (openai(("user", [IMAGE]), TELL), "non-text part: messages[0].content[0].type is 'image_url'"),
@@ -153,6 +167,7 @@ REASONS = [
     (openai(ASK, (*TELL, {"weigth": 0})), "unknown key: messages[1].'weigth'; did you mean 'wei"),
     (openai(ASK, (*TELL, {"weight": 0})), "nothing to train: every answer has weight 0"),
     (openai(ASK, TELL, functions=[{}]), "non-text part: functions; only text is supported"),
+    (openai(ASK, TELL, tools='[{"type": "function"}]'), "non-text part: tools; only text is"),
     (sharegpt(), "no turns: conversations has no turns"),
     (sharegpt(GPT, HUMAN), "wrong role order: conversations[0].from is 'gpt', expected 'human'"),
     (sharegpt(HUMAN, ("\n", "x")), r"unknown role: conversations[1].from is '\n', expected one of"),
@@ -174,38 +189,14 @@ def test_what_is_not_read_is_noted():
         **{"é\ud800": 1},
     )
     notes = parse(row)[1]
-    assert notes.unread == {
-        *("messages[].name", "messages[].refusal", "messages[].weight of 'user'", r"é\ud800")
-    }
+    assert notes.unread == {"messages[].name", r"é\ud800"}  # null is as if it were not there
+    assert [remark.severity for remark in notes.remarks] == ["warning"]  # weight 1 of the user
     assert parse(PAIR | {"input_txt": 1})[1].unread == {"input_txt"}  # none is missing: no typo
     assert parse(sharegpt(HUMAN, GPT, id="x"), Reading(group="id"))[1].unread == set()
 
 
 BOTH = Reading(repair="leading_model, trailing_user")
-
-
-@pytest.mark.parametrize(
-    "row, texts, repaired",
-    [
-        (sharegpt(("gpt", ""), HUMAN, GPT), ["a", "b"], ["leading_model"]),
-        (openai(("system", "S"), TELL, ASK, TELL, ASK), ["a", "b"], ["leading_model", "trailing_"]),
-        (gemini(USER, MODEL, turn("user", " ")), ["a", "b"], ["trailing_user"]),
-        (gemini(USER, MODEL), ["a", "b"], []),
-    ],
-)
-def test_repairs(row, texts, repaired):
-    found, notes = parse(row, BOTH)
-    assert [t.text for t in found.turns] == texts
-    assert [name[:9] for name in notes.repaired] == [name[:9] for name in repaired]
-    if repaired:
-        one = dataclasses.replace(BOTH, repair=repaired[0] if len(repaired) > 1 else "")
-        assert reason(row, one).startswith("wrong role order")
-
-
-def test_repairs_are_no_more_than_that():
-    assert reason(sharegpt(GPT), BOTH).startswith("wrong role order: conversations has no turns")
-    double = sharegpt(GPT, GPT, HUMAN, GPT)
-    assert reason(double, BOTH).startswith("wrong role order: conversations[1].from is 'gpt'")
+EMPTY = (None, math.nan, "", " \n", "\u200b")
 
 
 def test_columns_system_group_and_category():
@@ -219,15 +210,19 @@ def test_columns_system_group_and_category():
     assert conversation(row | {"s": " "}, reading).system is None
     assert conversation({**row, "s": None}, reading).system is None
     for change, expected in [
-        ({"g": None}, "missing field: g"),
-        ({"g": 1.5}, "wrong type: g is a number, expected a string"),
-        ({"c": True}, "wrong type: c is a boolean"),
+        *(({"g": v}, "missing field: g is empty, and config.data.reading.group") for v in EMPTY),
+        ({"c": ""}, "missing field: c is empty, and config.data.reading.category needs it"),
+        ({"g": [1]}, "wrong type: g is a list, expected a string"),
+        ({"c": {}}, "wrong type: c is an object"),
         ({"c": "\ud800"}, "lone surrogate: c"),
-        ({"s": 1}, "wrong type: s is a number"),
+        ({"s": []}, "wrong type: s is a list"),
     ]:
         assert reason(row | change, reading).startswith(expected)
     del row["c"]
-    assert reason(row, reading) == "missing field: c"
+    there = "the row has 'q', 'a', 's', 'g'"
+    assert (
+        reason(row, reading) == f"missing field: c; {there}: correct config.data.reading.category"
+    )
 
 
 def test_instruction_is_for_rows_without_one():
@@ -245,9 +240,12 @@ def test_template():
     assert conversation(row, reading).turns[0].text == "{3} in : {lang} a!"
     many = gemini(USER, MODEL, turn("user", "c"), MODEL, lang="fr", n="x")
     assert [t.text for t in conversation(many, reading).turns] == ["{x} in fr: a!", "b", "c", "b"]
+    for empty in EMPTY[:3]:  # white space is what the template is given
+        assert conversation(row | {"lang": empty}, reading).turns[0].text == "{3} in : {lang} a!"
     del row["lang"]
-    assert reason(row, reading) == "missing field: 'lang', a column of the template"
-    assert reason(row | {"lang": 1.5}, reading).startswith("wrong type: lang is a number")
+    assert conversation(row, reading).turns[0].text == "{3} in : {lang} a!"
+    assert conversation(row | {"lang": 1.5}, reading).turns[0].text == "{3} in 1.5: {lang} a!"
+    assert reason(row | {"lang": [1]}, reading).startswith("wrong type: lang is a list")
     assert parse(row | {"lang": ""}, reading)[1].unread == set()
 
 
@@ -255,7 +253,8 @@ def test_template_of_columns_alone():
     reading = Reading(template="{title}\n{body}")
     row = {"title": "a", "body": "b", "output_text": "c"}
     assert conversation(row, reading).turns[0].text == "a\nb"
-    assert reason(row | {"title": " ", "body": ""}, reading).startswith("empty text: the prompt")
+    for empty in ({"title": " ", "body": ""}, {"title": None, "body": "\u2800"}):
+        assert reason(row | empty, reading) == "empty text: every column of the template is empty"
     with pytest.raises(UserError, match=r"x:1: .* has no \{prompt\}.* lose its first question"):
         parse(gemini(USER, MODEL, title="a", body="b"), reading)
 

@@ -29,7 +29,6 @@ from sft.errors import UserError
 from sft.model import decoder, specs
 from sft.model import weights as weights_in
 from sft.model.weights import gguf as gguf_in
-from sft.model.weights import package
 
 
 def assert_equal(found, expected):
@@ -92,7 +91,7 @@ def test_replicas_are_read_once(tmp_path, monkeypatch):
         lambda _: NamedSharding(mesh, PartitionSpec()), decoder.abstract_params(spec, jnp.float32)
     )
     weights_in.load(spec, path, dtype="float32", shardings=shardings)
-    assert sorted(reads) == sorted(gguf_in.read(package.resolve(path)).tensors)
+    assert sorted(reads) == sorted(gguf_in.read(weights_in.resolve(path)).tensors)
 
 
 @pytest.mark.parametrize(("family", "vocab", "rows"), [("gemma2", 256_128, 256_000),

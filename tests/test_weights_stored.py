@@ -16,7 +16,7 @@ def test_gguf(tmp_path, dtype, stored):
     file = str(tmp_path / gguf.MODEL)
     assert weights.stored(tuned.spec, file) == f"GGUF, {stored}"
     # A file that does not say it is of the type that most of its matrices are of.
-    source = weights._open(weights.resolve(file), tuned.spec)
+    source = weights.opened(weights.resolve(file))(tuned.spec)
     del source.file.metadata["general.file_type"]
     assert source.stored == f"GGUF, {stored}"
 

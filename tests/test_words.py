@@ -7,6 +7,7 @@ from test_tokenizer import LITERALS, LITERALS_4, gemma3, golden, tiny_pieces
 from sft.data import tokenizer as tokenizer_lib
 from sft.data import words
 from sft.data.tokenizer import NORMAL, USER_DEFINED, Tokenizer
+from sft.errors import UserError
 
 SPACES = [" ", "  ", "     ", "\n", "\n\n\n\n\n\n", "\t", "\r\n", "▁", "▁▁", "\u3000", "\u00a0"]
 MARKUP = [">", "</", "> </", ">▁</", ">  </", "</b> </b>"]
@@ -104,3 +105,13 @@ def test_memory_is_bounded(monkeypatch):
     assert asked.count("a") == 1
     memo.encode("new")
     assert set(memo) == {"new"}
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a b\udfffc", "é" * 40 + " \ud83d" + "x" * 40])
+def test_half_a_surrogate_pair_is_named(text):
+    whole = with_pieces("n▁a")
+    for encode in (KNOWN.encode, KNOWN.encode_array, KNOWN.encode_bytes, whole.encode_bytes):
+        with pytest.raises(UserError, match=r"half of a surrogate pair, U\+D[89A-F]") as error:
+            encode(text)
+        assert str(error.value).isprintable() and len(str(error.value)) < 600
+    assert KNOWN.encode_array("\U0001f600").tolist() == KNOWN.encode("\U0001f600")

@@ -53,13 +53,15 @@ def get_config():
     return config
 """
 SIZES = {"train": 96, "validation": 20, "test": 12}
+# Sizes are cut. Other than by default are the name, which some tests need without weights, and what
+# would change the counts of all tests and take time in each: exact duplicates, of which the toy
+# rows are full, and the baseline. tests/test_defaults.py has all by default.
 VALUES = {
     "model.name": "tiny_run",
     "model.dtype": "float32",
     "model.remat": "none",
     "data.max_length": 32,
     "data.max_over_long": 0.0,
-    "data.cache": "",
     "data.dedup.exact": False,
     "data.eval_max_length": 64,
     "lora.rank": 4,
@@ -68,10 +70,8 @@ VALUES = {
     "train.epochs": 3,
     "train.batch_size": 8,
     "train.baseline": False,
-    "train.compilation_cache": "",
     "eval.batch_size": 8,
     "eval.max_new_tokens": 3,
-    "eval.cache": "",
 }
 
 
@@ -184,6 +184,7 @@ def shared(tmp_path_factory):
     before = {name: getattr(jax.config, name) for name in settings}
     _configure(settings)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(base / "home"))
         for name, value in settings.items():
             patch.setenv(name.upper(), str(value))
         patch.setitem(specs.SPECS, SPEC.name, SPEC)
@@ -198,6 +199,7 @@ def _configure(settings: dict) -> None:
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    """The tiny model is a row of the table while a test runs."""
+def registered(monkeypatch, tmp_path_factory):
+    """The tiny model is a row of the table while a test runs, and caches are the test's own."""
     monkeypatch.setitem(specs.SPECS, SPEC.name, SPEC)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))

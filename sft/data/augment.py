@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
+from sft.data import paths
 from sft.data.conversation import Conversation, Turn, template_parts
+from sft.data.opening import one_line
 from sft.data.splits import content
 from sft.errors import UserError
 
@@ -84,12 +86,12 @@ def load_templates(path: str) -> tuple[str, ...]:
     Raises:
       UserError: a missing or empty file, or a line without exactly one ``{prompt}``; names it.
     """
+    path = paths.single(path)
     try:
-        lines = epath.Path(path).read_bytes().decode("utf-8-sig").split("\n")
+        with one_line(path):
+            lines = epath.Path(path).read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8, at byte {error.start + 1}.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror or error}.") from None
     templates = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

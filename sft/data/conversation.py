@@ -7,11 +7,17 @@ import string
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from sft.data.characters import is_blank, surrogate
 from sft.errors import UserError
 
-CONTAINERS = ("jsonl", "json", "csv", "tsv", "parquet", "arrayrecord")
-REPAIRS = ("leading_model", "trailing_user")
+CONTAINERS = ("jsonl", "json", "csv", "tsv", "parquet", "arrow", "arrayrecord")
+REPAIRS = ("leading_model", "trailing_user", "drop_thoughts")
 ROLES = ("user", "model")
+
+
+SAVE_UTF8 = (
+    "Save the file as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW, if Windows or Excel wrote it"
+)
 
 
 class Reject(Exception):
@@ -65,6 +71,9 @@ class Conversation:
 class Reading:
     """How rows become conversations: ``config.data.reading``, where each field is explained.
 
+    Attributes:
+      setting: the group of settings that messages name; ``config.data.sources.NAME`` in a source.
+
     Raises:
       UserError: a container, repair, regular expression or template that cannot be used.
     """
@@ -73,6 +82,7 @@ class Reading:
     prompt: str = "input_text"
     response: str = "output_text"
     system: str = ""
+    history: str = ""
     group: str = ""
     group_regex: str = ""
     category: str = ""
@@ -80,6 +90,7 @@ class Reading:
     template: str = ""
     repair: str = ""
     weight: float = 1.0
+    setting: str = "config.data.reading"
 
     def __post_init__(self) -> None:
         if self.container and self.container not in CONTAINERS:
@@ -87,6 +98,15 @@ class Reading:
         for field in ("prompt", "response"):
             if not getattr(self, field):
                 self._refuse(field, "expected the name of a column")
+        for name in self.repairs:
+            if name not in REPAIRS:
+                self._refuse("repair", f"expected names of {', '.join(REPAIRS)}, joined by commas")
+        if not 0 < self.weight < float("inf"):
+            self._refuse("weight", "expected a number above 0")
+        self._check_group()
+        self._check_texts()
+
+    def _check_group(self) -> None:
         if self.group_regex and not self.group:
             self._refuse("group_regex", "there is no column to match it with; set group")
         try:
@@ -94,25 +114,33 @@ class Reading:
                 self._refuse("group_regex", "expected a group in parentheses, which is the key")
         except re.error as error:
             self._refuse("group_regex", f"not a regular expression: {error}")
-        for name in self.repairs:
-            if name not in REPAIRS:
-                self._refuse("repair", f"expected names of {', '.join(REPAIRS)}, joined by commas")
-        if not 0 < self.weight < float("inf"):
-            self._refuse("weight", "expected a number above 0")
+
+    def _check_texts(self) -> None:
         try:
             parts = template_parts(self.template)
         except ValueError as error:
             self._refuse("template", f"{error}. Write {{{{ and }}}} for braces")
         if self.template and not any(name for _, name in parts):
             self._refuse("template", "no {prompt} in it: every row would get the same prompt")
+        for field in ("instruction", "template"):
+            text = getattr(self, field)
+            if text and is_blank(text):
+                self._refuse(field, "no visible text in it")
+            if place := surrogate(text):
+                self._refuse(field, f"character {place} is half of a surrogate pair")
 
-    @property
+    @functools.cached_property
+    def fields(self) -> tuple[str, ...]:
+        """Names in the template: columns, and ``prompt``."""
+        return tuple(name for _, name in template_parts(self.template) if name)
+
+    @functools.cached_property
     def repairs(self) -> tuple[str, ...]:
         """Names in ``repair``."""
         return tuple(name.strip() for name in self.repair.split(",") if name.strip())
 
     def _refuse(self, field: str, problem: str) -> None:
-        raise UserError(f"config.data reading.{field} = {getattr(self, field)!r}: {problem}.")
+        raise UserError(f"{self.setting}.{field} = {getattr(self, field)!r}: {problem}.")
 
 
 @functools.lru_cache

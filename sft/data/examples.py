@@ -20,6 +20,7 @@ from sft.data import chat
 from sft.data.chat import ANSWER, Example
 from sft.data.records import Conversation
 from sft.data.tokenizer import Tokenizer
+from sft.errors import UserError
 
 VERSION = 1  # raise it when the same conversations get other ids or kinds
 _POOL_FROM = 2**24  # characters; below, starting processes takes longer than they save
@@ -112,6 +113,8 @@ def encode_all(
     if not conversations:
         return Examples.from_list([])
     folder = None
+    if "://" in cache:
+        raise UserError(f'config.data.cache = {cache!r}: expected a local directory, or "".')
     if cache:
         key = _content_hash(conversations, tokenizer, format, train_on)
         folder = Path(cache).expanduser() / key

@@ -5,9 +5,10 @@ import collections
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple, Protocol
 
 from sft.data.conversation import Reject
+from sft.data.fields import Number
 from sft.errors import UserError
 
 MAX_LINE = 2**24  # bytes of one row; far above any context window
@@ -21,6 +22,14 @@ _BEGINNING = re.compile(
     r"\s*(?:t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|N(?:aN?)?|-?(?:I(?:n(?:f(?:i(?:n(?:it?)?)?)?)?)?)?"
     r"|\.|[eE][+-]?|\\?u?[0-9a-fA-F]{0,4})?\Z"
 )
+
+
+class Readable(Protocol):
+    """A file of bytes that is read from its beginning."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, ``b""`` at the end."""
+        ...
 
 
 def line_value(line: bytes, decoder: "Decoder") -> Any:
@@ -42,7 +51,7 @@ def line_value(line: bytes, decoder: "Decoder") -> Any:
         return Reject("nested too deeply", "lists or objects inside one another")
 
 
-def list_values(file: BinaryIO, path: str) -> Iterator[tuple[int, Any]]:
+def list_values(file: Readable, path: str) -> Iterator[tuple[int, Any]]:
     """(line on which it starts, value or ``Reject``) of the items of a JSON list.
 
     A list that ends too soon yields its whole items and then one ``Reject``, "cut off".
@@ -74,6 +83,70 @@ def list_values(file: BinaryIO, path: str) -> Iterator[tuple[int, Any]]:
     window.at += 1
     if window.token():
         raise window.error("invalid JSON", window.at, "more text after the end of the list")
+
+
+def object_values(file: Readable, path: str) -> Iterator[tuple[int, Any]]:
+    """As ``list_values``, of values that stand one after another, each over any number of lines."""
+    window = _Window(file, path)
+    decoder = Decoder()
+    while window.token():
+        number = window.line
+        value = _item(window, decoder)
+        if value is _CUT_OFF:
+            yield number, window.cut_off("item")
+            return
+        yield number, value
+
+
+class Start(NamedTuple):
+    """How a file of values begins.
+
+    Attributes:
+      value: the first value.
+      spans: whether it stands on several lines.
+      returns: whether a carriage return alone follows it.
+      rest: of the line on which the next value begins; ``""`` at the end of the file.
+      is_long: the value is too long to be looked at, and is an empty object here.
+    """
+
+    value: Any
+    spans: bool
+    returns: bool
+    rest: str
+    is_long: bool = False
+
+
+def begin(file: Readable, path: str) -> Start | None:
+    """The beginning of a file, ``None`` where its first value is damaged."""
+    window = _Window(file, path)
+    window.token()
+    first = window.line
+    try:
+        value = _item(window, Decoder())
+    except UserError:
+        if len(window.text) - window.at > MAX_LINE and window.text[window.at] == "{":
+            return Start({}, spans=True, returns=False, rest="", is_long=True)
+        return None
+    if value is _CUT_OFF:
+        return None
+    returns = window.text[window.at : window.at + 1] == "\r"
+    last = window.place()
+    window.token()
+    while "\n" not in window.text[window.at :] and not window.ended:
+        window.grow()
+        if len(window.text) > MAX_LINE:
+            break
+    rest = window.text[window.at :].partition("\n")[0]
+    return Start(value, last > first, returns and window.line == last, rest)
+
+
+def begins_list(file: Readable, path: str) -> bool:
+    """Whether a file that opens with a bracket is a list, empty or of objects."""
+    try:
+        first = next(list_values(file, path), None)
+    except UserError:
+        return False
+    return first is None or isinstance(first[1], dict)
 
 
 _CUT_OFF = object()
@@ -110,7 +183,7 @@ class _Window:
       invalid: bytes were seen that are not UTF-8; they are lone surrogates in ``text``.
     """
 
-    def __init__(self, file: BinaryIO, path: str):
+    def __init__(self, file: Readable, path: str):
         self._file, self._path = file, path
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
         self._dropped = self._counted = 0  # characters no longer at hand; those in ``line``
@@ -153,6 +226,10 @@ class _Window:
             f"{self._dropped + position + 1} of the file. What follows cannot be read: correct it."
         )
 
+    def place(self) -> int:
+        """The line that ``at`` is on."""
+        return self._line(self.at)
+
     def _line(self, position: int) -> int:
         return self.line + self.text.count("\n", self._counted, position)
 
@@ -161,40 +238,37 @@ class _Window:
 
 
 class Decoder:
-    """Python's JSON decoder, where what it lets pass makes the value a ``Reject``."""
+    """Python's JSON decoder, where a value that cannot be used is a ``Reject`` in its place.
+
+    So are the value of a repeated key and a number of thousands of digits: whoever reads them
+    rejects the row, and where nobody does they cost nothing. NaN and infinities, which Python
+    writes though JSON has none, are numbers; others keep the way they are written.
+    """
 
     def __init__(self) -> None:
-        self._json = json.JSONDecoder(
-            object_pairs_hook=self._object, parse_constant=self._constant, parse_int=self._int
-        )
-        self._reject: Reject | None = None
+        self._json = json.JSONDecoder(object_pairs_hook=_object, parse_int=_int, parse_float=Number)
 
     def whole(self, text: str) -> Any:
-        self._reject = None
-        value = self._json.decode(text)
-        return self._reject or value
+        return self._json.decode(text)
 
     def at(self, text: str, start: int) -> tuple[Any, int]:
-        self._reject = None
-        value, end = self._json.raw_decode(text, start)
-        return self._reject or value, end
+        return self._json.raw_decode(text, start)
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict:
-        row = dict(pairs)
-        if len(row) < len(pairs):
-            key = next(k for k, n in collections.Counter(k for k, _ in pairs).items() if n > 1)
-            self._reject = self._reject or Reject("duplicate key", ascii(key[:40]))
-        return row
 
-    def _constant(self, name: str) -> None:
-        self._reject = self._reject or Reject("not a number", f"{name}, which is not JSON")
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        counts = collections.Counter(key for key, _ in pairs)
+        repeated = {key: n for key, n in counts.items() if n > 1}
+        row |= {key: Reject("duplicate key", ascii(key[:40])) for key in repeated}
+    return row
 
-    def _int(self, digits: str) -> int:
-        try:
-            return int(digits)
-        except ValueError:  # of over 4,300 digits
-            self._reject = self._reject or Reject("number too long", f"{len(digits)} digits")
-            return 0
+
+def _int(digits: str) -> Any:
+    try:
+        return int(digits)
+    except ValueError:  # of over 4,300 digits
+        return Reject("number too long", f"{len(digits)} digits")
 
 
 def _unfinished(error: json.JSONDecodeError) -> bool:

@@ -3,55 +3,97 @@
 Of an open file only ``read(size)`` is used: the backends of epath have little else in common.
 """
 
+import bz2
 import contextlib
 import gzip
-import re
+import lzma
 import tempfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from etils import epath
 
+from sft.data import recognise
 from sft.errors import UserError
 
 _CHUNK = 2**20  # bytes read at a time
 
 
-def expand(paths: str) -> list[str]:
-    """Files of ``paths``, which are joined by commas; those of a glob are sorted by name.
+class Misnamed(Exception):
+    """A table in a container that its name does not say. ``container``: which it is."""
 
-    Raises:
-      UserError: an empty path, or a glob that matches nothing.
-    """
-    found = []
-    for path in [part.strip() for part in paths.split(",")]:
-        if not path:
-            raise UserError(f"data: an empty path in {paths!r}. Expected paths joined by commas.")
-        found += _matches(path) if re.search(r"[*?\[]", path) else [path]
-    return found
+    def __init__(self, container: str):
+        super().__init__(container)
+        self.container = container
 
 
-def _matches(pattern: str) -> list[str]:
-    parts = pattern.split("/")
-    first = next(i for i, part in enumerate(parts) if re.search(r"[*?\[]", part))
-    folder = "/".join(parts[:first]) + "/" if first else "."
-    with one_line(pattern):
-        if epath.Path(pattern).exists():  # a file whose name has brackets
-            return [pattern]
-        if "**" in pattern:
-            raise UserError(f"{pattern}: ** would walk whole trees. Write one * per folder.")
-        found = sorted(str(p) for p in epath.Path(folder).glob("/".join(parts[first:])))
-    if not found:
-        raise UserError(f"{pattern}: no file matches. Looked in {folder}; check the path.")
+class Peeked:
+    """A file that is read once, from its beginning. ``head``: its first bytes, read already."""
+
+    def __init__(self, file: Any):
+        self._read = file.read
+        self.head = self._ahead = _exactly(file, recognise.HEAD)
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes, ``b""`` at the end."""
+        if not self._ahead:
+            return self._read(size)
+        found, self._ahead = self._ahead[:size], self._ahead[size:]
+        return found
+
+
+def _exactly(file: Any, size: int) -> bytes:
+    found = b""
+    while len(found) < size and (more := file.read(size - len(found))):
+        found += more
     return found
 
 
 @contextlib.contextmanager
-def open_bytes(path: str) -> Generator[Any]:
-    """The file, unpacked if it is ``.gz``. What goes wrong until its end is a ``UserError``."""
+def open_bytes(path: str) -> Generator[Peeked]:
+    """The file, unpacked if need be. What goes wrong until its end is a ``UserError``.
+
+    Raises:
+      Misnamed: it is not text but a table.
+    """
     with one_line(path), epath.Path(path).open("rb") as raw:
-        yield gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw
+        file = Peeked(raw)
+        packed = recognise.packed(file.head)
+        if not packed and path.endswith(".gz") and file.head:
+            packed = "gzip"
+        if not packed:
+            _look(path, file.head)
+            yield file
+            return
+        try:
+            file = Peeked(_UNPACK[packed](file))
+            if container := recognise.table(file.head):
+                what = f"a {container} file compressed with {packed}"
+                raise UserError(f"{path}: {what}. Unpack it with {_UNPACKERS[packed]}.")
+            recognise.refuse(path, file.head)
+            yield file
+        except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, OSError) as error:
+            if type(error) is OSError and str(error) != "Invalid data stream":  # bzip2 says so
+                raise
+            raise UserError(f"{path}: damaged {packed} file: {message(error)}.") from None
+
+
+_UNPACK: dict[str, Callable[[Any], Any]] = {
+    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "bzip2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+}
+_UNPACKERS = {"gzip": "gunzip", "bzip2": "bunzip2", "xz": "unxz"}
+
+
+def _look(path: str, head: bytes, container: str = "") -> None:
+    """Raises ``Misnamed`` for a table in another container, and what ``recognise.refuse`` does."""
+    found = recognise.table(head)
+    if found and found != container:
+        raise Misnamed(found)
+    if not found:
+        recognise.refuse(path, head, is_text=not container)
 
 
 def lines(file: Any, longest: int) -> Iterator[tuple[int, bytes]]:
@@ -79,10 +121,8 @@ def one_line(path: str) -> Generator[None]:
     """What goes wrong with a file, as an error of one line."""
     try:
         yield
-    except UserError:
+    except (UserError, Misnamed, UnicodeDecodeError):
         raise
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: damaged gzip file: {error}.") from None
     except FileNotFoundError:  # the message of a bucket's library does not say so
         raise UserError(f"{path}: cannot read: No such file or directory.") from None
     except OSError as error:
@@ -101,17 +141,30 @@ def message(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def on_disk(path: str) -> Generator[str]:
+def on_disk(path: str, container: str) -> Generator[str]:
     """A name under which libraries that jump about in a file can open it.
 
     What lies in a bucket is copied to a temporary file, which is gone at the end.
+
+    Raises:
+      Misnamed: it is a table in another container than ``container``.
     """
     if "://" not in path:
-        with open(path, "rb"):  # libraries say less clearly that there is no such file
-            yield path
+        with open(path, "rb") as file:  # libraries say less clearly that there is no such file
+            _look_packed(path, _exactly(file, recognise.HEAD), container)
+        yield path
         return
     with tempfile.NamedTemporaryFile() as copy, epath.Path(path).open("rb") as remote:
         while chunk := remote.read(_CHUNK):
             copy.write(chunk)
         copy.flush()
+        copy.seek(0)
+        _look_packed(path, copy.read(recognise.HEAD), container)
         yield copy.name
+
+
+def _look_packed(path: str, head: bytes, container: str) -> None:
+    if packed := recognise.packed(head):
+        remedy = f"Unpack it with {_UNPACKERS[packed]}."
+        raise UserError(f"{path}: compressed with {packed} as a whole. {remedy}")
+    _look(path, head, container)

@@ -1,5 +1,7 @@
 """Gemma's SentencePiece tokenizer, from a ``.model`` file or rebuilt from GGUF metadata.
 
+``sft.data.tokenizer_json`` rebuilds it from a ``tokenizer.json``.
+
 Text is never control. A user who writes ``<end_of_turn>``, ``<bos>``, ``<mask>`` or ``<unused7>``
 gets the ordinary pieces that spell it, and decoding gives the text back. The published models
 match such strings as single ids (they are marked USER_DEFINED), which would let a data row end its
@@ -17,20 +19,22 @@ that reaches over the edge of a word, or a normalizer that changes text.
 
 import hashlib
 import re
-import struct
 from array import array
-from collections.abc import Iterable
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from etils import epath
 
-from sft.data.words import Words, crosses
+from sft.data.gguf_metadata import gguf_metadata, line, open_file
+from sft.data.words import Words, crosses, ids_of
 from sft.errors import UserError
 
 # Values of SentencePiece's ModelProto.SentencePiece.Type; GGUF stores the same numbers.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
+LFS = b"version https://git-lfs"  # how a file starts that Git has not fetched
+# Padding, and tokens in whose place the embeddings of images or sounds are put: no text has them.
+_NO_TEXT = re.compile(r"<(image|audio)_soft_token>|\[PAD\d*\]|<pad_?\d+>")
 _RESERVED = ("<pad>", "<eos>", "<bos>", "<unk>")  # ids 0, 1, 2, 3 in every Gemma
 _TURNS = (("<start_of_turn>", "<end_of_turn>"), ("<|turn>", "<turn|>"))  # up to Gemma 3; Gemma 4
 _STEERING = re.compile(r"""<(start|end)_of_turn>|<\|[a-z_"]+\|?>|<[a-z_]+\|>""")
@@ -67,7 +71,7 @@ class Tokenizer:
             protected, cuttable = _protect(model)
             self._processor.load_from_serialized_proto(protected)
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{source}: not a SentencePiece model ({_line(error)}).") from None
+            raise UserError(f"{source}: not a SentencePiece model ({line(error)}).") from None
         self._words = Words(self._processor.encode) if cuttable else None
         self.fingerprint = hashlib.sha256(model).hexdigest()[:12]
         self.vocab_size: int = self._processor.vocab_size()
@@ -94,7 +98,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` without ``<bos>``; never a control id, whatever the text says."""
-        return self._processor.encode(text)
+        return ids_of(self._processor.encode, text)
 
     def encode_array(self, text: str) -> np.ndarray:
         """The same ids as int32 ``[n]``, read-only, several times sooner."""
@@ -103,7 +107,7 @@ class Tokenizer:
     def encode_bytes(self, text: str) -> bytes:
         """The bytes of ``encode_array``."""
         if self._words is None:
-            return array("i", self._processor.encode(text)).tobytes()
+            return array("i", self.encode(text)).tobytes()
         return self._words.encode(text)
 
     def has_control(self, piece: str) -> bool:
@@ -129,20 +133,55 @@ def load(path: str, expected_vocab: int | None = None) -> Tokenizer:
     Raises:
       UserError: missing file, not a Gemma SentencePiece model, or too many pieces.
     """
-    with _open(path) as file:
-        tokenizer = Tokenizer(file.read(), path)
-    _check_vocab(tokenizer.vocab_size, expected_vocab, path)
+    with open_file(path) as file:
+        model = file.read()
+    if model.startswith(LFS):
+        raise UserError(f"{path}: a Git LFS pointer, not the file. Run `git lfs pull` there.")
+    tokenizer = Tokenizer(model, path)
+    if expected_vocab and tokenizer.vocab_size > expected_vocab:
+        check_vocab([piece for piece, _, _ in tokenizer.pieces()], expected_vocab, path)
     return tokenizer
+
+
+def from_pieces(pieces: list[tuple[str, float, int]], source: str) -> Tokenizer:
+    """The tokenizer of ``(piece, score, type)`` rows in the order of their ids.
+
+    Raises:
+      UserError: not pieces of a Gemma tokenizer.
+    """
+    try:
+        model = _model_proto(pieces)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: malformed tokenizer: {line(error)}.") from None
+    return Tokenizer(model, source)
+
+
+def beyond(names: Sequence[str]) -> list[str]:
+    """Of tokens after the last one of a model those that somebody added: not padding or images."""
+    return [name for name in names if not _NO_TEXT.fullmatch(name)]
 
 
 def from_gguf(path: str, expected_vocab: int | None = None) -> Tokenizer:
     """Rebuilds the tokenizer from the metadata of a GGUF file.
 
-    Pieces at ids from ``expected_vocab`` on that text cannot produce (padding, image tokens of
-    multimodal files) are dropped.
+    Padding and image tokens at ids from ``expected_vocab`` on, as multimodal files have them, are
+    dropped.
 
     Raises:
       UserError: missing or malformed file, another kind of tokenizer, or too many pieces.
+    """
+    pieces = gguf_pieces(path)
+    limit = expected_vocab or len(pieces)
+    if beyond([piece for piece, _, kind in pieces[limit:] if kind != UNUSED]):
+        check_vocab([piece for piece, _, _ in pieces], limit, path)
+    return from_pieces(pieces[:limit], path)
+
+
+def gguf_pieces(path: str) -> list[tuple[str, float, int]]:
+    """``(piece, score, type)`` of each id, as a GGUF file has them.
+
+    Raises:
+      UserError: missing or malformed file, or another kind of tokenizer.
     """
     metadata = gguf_metadata(path)
     kind = metadata.get("tokenizer.ggml.model")
@@ -154,72 +193,9 @@ def from_gguf(path: str, expected_vocab: int | None = None) -> Tokenizer:
     if len(lengths) > 1 or None in lengths:
         raise UserError(f"{path}: tokens, scores and token_type are missing or differ in length.")
     pieces = list(zip(*columns, strict=True))
-    while expected_vocab and len(pieces) > expected_vocab and pieces[-1][2] in (CONTROL, UNUSED):
-        pieces.pop()
-    _check_vocab(len(pieces), expected_vocab, path)
-    try:
-        model = _model_proto(pieces)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: malformed tokenizer in the metadata: {_line(error)}.") from None
-    return Tokenizer(model, path)
-
-
-def gguf_metadata(path: str) -> dict[str, Any]:
-    """Key to value of a GGUF file (version 2 or 3, little-endian), tensors untouched.
-
-    ``gguf.GGUFReader`` makes numpy views of each of the 262,144 strings and takes 10 s and 0.7 GB
-    for it; this takes a quarter of a second. Layout: the GGUF specification in the ggml repository.
-
-    Raises:
-      UserError: missing file, not GGUF, or cut short.
-    """
-    with _open(path) as file:
-        try:
-            magic, version, _, count = struct.unpack("<4sIQQ", _exactly(file, 24))
-            if magic != b"GGUF" or version not in (2, 3):
-                raise ValueError(f"starts with {magic!r}, version {version}")
-            return {_string(file): _value(file, *_unpack(file, "I")) for _ in range(count)}
-        except (ValueError, struct.error, RecursionError) as error:
-            raise UserError(f"{path}: not a readable GGUF file: {_line(error)}.") from None
-
-
-_SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}  # GGUF type to struct code
-_STRING, _ARRAY = 8, 9
-_LARGEST = 2**28  # bytes; a longer value means a corrupt length, not a vocabulary
-
-
-def _value(file: BinaryIO, kind: int) -> Any:
-    if kind == _STRING:
-        return _string(file)
-    if kind != _ARRAY:
-        return _unpack(file, _scalar(kind))[0]
-    item, count = _unpack(file, "IQ")
-    if item in (_STRING, _ARRAY):
-        return [_value(file, item) for _ in range(count)]
-    return list(_unpack(file, f"{count}{_scalar(item)}"))
-
-
-def _scalar(kind: int) -> str:
-    if kind not in _SCALARS:
-        raise ValueError(f"unknown value type {kind}")
-    return _SCALARS[kind]
-
-
-def _string(file: BinaryIO) -> str:
-    return _exactly(file, *_unpack(file, "Q")).decode()
-
-
-def _unpack(file: BinaryIO, code: str) -> tuple:
-    return struct.unpack(f"<{code}", _exactly(file, struct.calcsize(f"<{code}")))
-
-
-def _exactly(file: BinaryIO, size: int) -> bytes:
-    if size > _LARGEST:
-        raise ValueError(f"a metadata value of {size} bytes")
-    data = file.read(size)
-    if len(data) != size:
-        raise ValueError(f"cut short, {size} bytes wanted and {len(data)} left")
-    return data
+    if not all(isinstance(piece, str) for piece, _, _ in pieces):
+        raise UserError(f"{path}: malformed tokenizer in the metadata: tokens that are not text.")
+    return pieces
 
 
 def _model_proto(pieces: list[tuple[str, float, int]]) -> bytes:
@@ -281,20 +257,18 @@ def _schema() -> Any:
     return sentencepiece_model_pb2
 
 
-def _check_vocab(pieces: int, expected: int | None, source: str) -> None:
-    if expected is not None and pieces > expected:
+def check_vocab(names: Sequence[str], expected: int, source: str) -> None:
+    """Refuses more tokens than a model has.
+
+    Raises:
+      UserError: names those beyond.
+    """
+    if len(names) > expected:
+        more = [repr(name) for name in beyond(names[expected:]) or names[expected:]]
+        shown = ", ".join(more[:4]) + (", …" if len(more) > 4 else "")
         raise UserError(
-            f"{source}: {pieces} pieces, but the model has {expected} embedding rows: "
-            "the tokenizer of another model. Set model.tokenizer or model.name."
+            f"{source}: {len(names)} pieces, but the model has {expected} embedding rows: the "
+            f"tokenizer of another model, or one to which {len(more)} tokens were added ({shown}). "
+            "Set model.tokenizer or model.name; or use tokenizer and weights from before they were "
+            "added, and write such markers as ordinary text."
         )
-
-
-def _open(path: str) -> BinaryIO:
-    try:
-        return epath.Path(path).open("rb")  # ty: ignore[invalid-explicit-return]
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"{path}: cannot read the tokenizer: {error.strerror or error}.") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

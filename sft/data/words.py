@@ -9,6 +9,9 @@ import re
 from array import array
 from collections.abc import Callable
 
+from sft.data.characters import surrogate
+from sft.errors import UserError
+
 # A space and U+2581 are one symbol to SentencePiece.
 _CROSSING = re.compile(r"[^ ▁][ ▁]|\n[^\n]|[^\n]\n")
 _KEPT_TOGETHER = ">▁</"
@@ -23,6 +26,24 @@ def crosses(piece: str) -> bool:
     return piece != _KEPT_TOGETHER and bool(_CROSSING.search(piece))
 
 
+def ids_of(encode: Callable[[str], list[int]], text: str) -> list[int]:
+    """What SentencePiece's ``encode`` makes of a text.
+
+    Raises:
+      UserError: the text has half of a surrogate pair, which SentencePiece does not name.
+    """
+    try:
+        return encode(text)
+    except RuntimeError:
+        if place := surrogate(text):
+            shown = f"U+{ord(text[place - 1]):04X}"
+            raise UserError(
+                f"{text[max(place - 20, 0) : place + 20]!a}: half of a surrogate pair, {shown}, is "
+                "not Unicode text. Correct or remove it."
+            ) from None
+        raise
+
+
 class Words(dict[str, bytes]):
     """Word → bytes of its int32 ids, asked of ``encode`` once."""
 
@@ -30,7 +51,7 @@ class Words(dict[str, bytes]):
         self._encode = encode
 
     def __missing__(self, word: str) -> bytes:
-        ids = array("i", self._encode(word)).tobytes()
+        ids = array("i", ids_of(self._encode, word)).tobytes()
         if len(word) <= _MAX_WORD:
             if len(self) >= _MAX_WORDS:
                 self.clear()

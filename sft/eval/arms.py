@@ -1,5 +1,6 @@
 """Arms: the models of a run that can be evaluated, the base model and its checkpoints."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,8 +52,11 @@ def which(path: Path, config: ConfigDict, checkpoint: str) -> Arm:
             raise UserError(
                 f"{chosen}: missing. Run sft train to its end, or use --checkpoint=latest."
             )
-        step = workdirs.read_json(chosen)["step"]
-    elif checkpoint.isdigit():
+        found = workdirs.read_json(chosen)
+        step = found.get("step") if isinstance(found, dict) else None
+        if not isinstance(step, int):
+            raise UserError(f"{chosen}: no step in it. Remove it and run sft train again.")
+    elif is_step(checkpoint):
         step = int(checkpoint)
     else:
         raise UserError(
@@ -61,6 +65,11 @@ def which(path: Path, config: ConfigDict, checkpoint: str) -> Arm:
     if step not in steps:
         raise UserError(f"{path}/checkpoints/{step}: not there. Kept: {steps}.")
     return Arm("best" if checkpoint == "best" else f"step{step}", step)
+
+
+def is_step(checkpoint: str) -> bool:
+    """Whether ``--checkpoint`` is the number of a step."""
+    return re.fullmatch("[0-9]{1,18}", checkpoint) is not None
 
 
 def load(config: ConfigDict, workdir: str, step: int | None, tok: Tokenizer) -> harness.Model:

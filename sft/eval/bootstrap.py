@@ -187,7 +187,7 @@ def unlike(metric: Metric, statistics_nxk: np.ndarray, confidence: float) -> tup
 def _recovered(
     metric: Metric, before_nxk: np.ndarray, after_nxk: np.ndarray, confidence: float
 ) -> tuple[float, float]:
-    """Of a difference, from the intervals of two arms of which neither has any spread.
+    """The interval of a difference, from those of two arms of which neither has any spread.
 
     The square-and-add rule without a correlation, which errs towards too wide. Source: Zou and
     Donner (2008), *Statistics in Medicine* 27:1693-1702.

@@ -32,19 +32,15 @@ class EvalSet:
       majority: the most frequent answer of training or, where that is not known, of the set; the
         first in the order of code points of several. ``None``: the answers are not labels.
       known_from: where ``majority`` is from: ``TRAINING`` or ``ITSELF``.
+      known_labels: every label of the task that is known, as answers are compared; ``None``: the
+        answers are not labels.
     """
 
     split: sets.Split
     labels: tuple[str, ...] = ()
     majority: str | None = None
     known_from: str = ITSELF
-
-    @property
-    def known_labels(self) -> set[str] | None:
-        """Every label of the task that is known, or ``None`` where the answers are not labels."""
-        if self.majority is None:
-            return None
-        return {*self.labels, self.majority, *map(canonical, expected(self.split.conversations))}
+    known_labels: frozenset[str] | None = None
 
     @property
     def identity(self) -> list:
@@ -108,19 +104,21 @@ def expected(conversations: Sequence[Conversation]) -> list[str]:
 
 def _is_labelled(config: ConfigDict, split: sets.Split) -> bool:
     """Whether the answers are labels: few, as ``accuracy`` asks for, and each for two rows."""
-    texts = expected(asked(config, split))
-    few = len({canonical(metrics.looks_at(config)(text)) for text in texts}) * 2 <= len(texts)
-    return few and label_metrics.no_labels(texts) is None
+    counts = _counted(config, asked(config, split))
+    few = len(counts) * 2 <= counts.total()
+    return few and not label_metrics.too_many(len(counts), counts.total())
 
 
 def _of(config: ConfigDict, name: str, split: sets.Split, train: Counter[str] | None) -> EvalSet:
     labels = _labels(config, name, split, train)
     if not labels and not _is_labelled(config, split):
         return EvalSet(split)
-    counts = train or _counted(config, split.conversations)
+    here = _counted(config, split.conversations)
+    counts = train or here
     most = max(counts.values())
     majority = min(label for label, count in counts.items() if count == most)
-    return EvalSet(split, labels, majority, TRAINING if train else ITSELF)
+    known = frozenset({*labels, *here, *(train or ())})
+    return EvalSet(split, labels, majority, TRAINING if train else ITSELF, known)
 
 
 def _labels(

@@ -3,11 +3,12 @@
 ``empty``            nothing but white space
 ``spelling``         the expected answer but for case, punctuation, white space (``normalised``)
 ``goes_on``          begins with the expected answer, and does not end there
-``other_label``      another of the set's labels, where the expected answers are labels
+``other_label``      another of the set's labels, or begins with one, where the expected are labels
 ``echo``             a part of what the model was sent, of ``_LONG`` characters or more
 ``not_a_label``      none of the set's labels
 ``other_script``     letters of a script that no expected answer is written in
 ``other_form``       of another form than all expected answers, where these have a form
+``content``          of the form of an expected answer, where these have a form
 ``other``            none of these
 """
 
@@ -27,11 +28,12 @@ _SAID = {
     "empty": "empty",
     "spelling": "right but for case, punctuation or white space",
     "goes_on": "begin with the expected answer and go on",
-    "other_label": "another label",
+    "other_label": "another label, or begin with one",
     "echo": "a part of the prompt again",
     "not_a_label": "not a label",
     "other_script": "in another script than every expected answer",
     "other_form": "of another form than every expected answer",
+    "content": "right in form, wrong in content",
     "other": "other",
 }
 _SHOWN = 60  # characters of an answer in a line
@@ -65,7 +67,7 @@ def kinds(
             found.append("spelling")
         elif _goes_on(ours, theirs):
             found.append("goes_on")
-        elif labels is not None and ours in labels:
+        elif any(ours == label or _goes_on(ours, label) for label in labels or ()):
             found.append("other_label")
         elif len(ours) >= _LONG and ours in canonical(prompt):
             found.append("echo")
@@ -73,8 +75,8 @@ def kinds(
             found.append("not_a_label")
         elif scripts and _scripts(ours) and not scripts & _scripts(ours):
             found.append("other_script")
-        elif has_form and _form(ours) not in forms:
-            found.append("other_form")
+        elif has_form:
+            found.append("content" if _form(ours) in forms else "other_form")
         else:
             found.append("other")
     return found

@@ -97,7 +97,7 @@ def decisive(config: ConfigDict) -> dict[str, Any]:
 
 
 def _fingerprint(config: ConfigDict, arm: Arm, given: EvalSet, drawn_from: str) -> str:
-    """Of everything beside ``decisive`` that could change the numbers."""
+    """A digest of everything beside ``decisive`` that could change the numbers."""
     split = given.split
     about = [arm.name, arm.step, drawn_from, split.content, harness.signatures(config, split)]
     text = json.dumps([*about, *given.identity])

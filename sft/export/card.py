@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sft import display
+from sft.eval import lines as result_lines
 from sft.export import public, use, verify
 from sft.export.base import Base
 from sft.export.formats import Format
@@ -95,9 +96,15 @@ def _scores(run: Run, arm: str) -> str:
                 said = f"{display.change(change.value, metric)}, {change.verdict}"
             cells = name, display.name(metric), before, display.score(score.value, metric)
             lines.append("| " + " | ".join((*cells, interval, said)) + " |")
+    cut = [
+        f"{label} on {name}: {said}."
+        for label, one in (("base", "base"), ("tuned", arm))
+        for name in run.sets
+        if (one, name) in run.evals and (said := result_lines.cut(run.evals[one, name]))
+    ]
     if len(lines) == 2:
         return f"Not evaluated: run `sft eval --checkpoint={arm}`."
-    return "\n".join(lines)
+    return "\n".join(lines) + "".join(f"\n\n{text}" for text in cut)
 
 
 def _weights(tuned: Tuned, base: Base) -> str:
@@ -124,8 +131,6 @@ def _answers(run: Run, arm: str) -> str:
             parts[0] += f" of at most {given['eval.max_new_tokens']} tokens"
             if stop:
                 parts.append(f"ended by the texts {_code(stop)} too")
-            if record.get("cut"):
-                parts.append(f"{record['cut']} of {record['count']} cut there")
             if "primary" in record:
                 parts.append(f"the metric of the set is {display.name(record['primary'])}")
             lines.append(f"* {name}: {', '.join([*parts, *_constants(record)])}")
@@ -139,7 +144,7 @@ def _constants(record: Record) -> list[str]:
     for kind, text in (("majority", "the most frequent answer alone"), ("random", "a random one")):
         scored = record.get("constant", {}).get(kind, {}).get("metrics", {}).get(metric)
         if scored:
-            found.append(f"{text} would score {scored['value']:.3f}")
+            found.append(f"{text} would score {display.score(scored['value'], metric)}")
     return found
 
 

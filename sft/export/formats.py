@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from sft.data.tokenizer import from_gguf, gguf_metadata
 from sft.errors import UserError
@@ -102,7 +101,7 @@ def _check_gguf(tuned: Tuned, folder: Path, dtype: str) -> dict[str, Difference]
     if gguf_metadata(str(file)).get("tokenizer.chat_template") != tuned.chat_template:
         raise UserError(f"{file}: the chat template, read back, is another one. This is a bug.")
     if (adapter := folder / gguf.ADAPTER).exists():
-        read = reader.read(epath.Path(adapter))
+        read = reader.read(adapter)
         for name, values in gguf.adapter_tensors(tuned.adapters).items():
             if not np.array_equal(read.rows(name), values):
                 raise UserError(f"{adapter}: {name}, read back, is not what was written.")

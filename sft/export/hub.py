@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from sft.export.tuned import Tuned
 from sft.model.specs import Spec
 from sft.model.weights import linear
-from sft.model.weights.assemble import OTHER_ROWS
 from sft.model.weights.safetensors import NAMES
+from sft.model.weights.source import OTHER_ROWS
 
 SHARD_BYTES = 5_000_000_000  # of a file, as the published ones
 

@@ -6,16 +6,15 @@ ways and published learning rates transfer: ``y = x W + scale * (x A) B`` with A
 """
 
 import math
-import re
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sft.errors import UserError
 from sft.model import dora
 from sft.model.ops import product
 from sft.model.specs import Spec
+from sft.model.targets import match as match
 from sft.types import Tree
 
 # Projections in the order of the forward pass; those of one group share their input.
@@ -47,20 +46,6 @@ def shapes(spec: Spec) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         "up": ((D,), (F,)),
         "down": ((F,), (D,)),
     }
-
-
-def match(targets: str) -> tuple[str, ...]:
-    """The projections whose whole name matches the regular expression.
-
-    Raises:
-      UserError: none does.
-    """
-    names = tuple(name for name in NAMES if re.fullmatch(targets, name))
-    if not names:
-        raise UserError(
-            f"config.lora.targets = {targets!r} matches no projection. Known: {', '.join(NAMES)}."
-        )
-    return names
 
 
 def weights_dtype(config: ConfigDict) -> jnp.dtype:

@@ -8,37 +8,30 @@ Where a model is published with an image tower (Gemma 3 from 4B up), the text mo
 ``language_model``, and the tower has projections of the same names, which are left alone.
 """
 
-import json
+import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
 from sft.errors import UserError
-from sft.model import lora
+from sft.model import lora, peft_config, weights
 from sft.model.specs import Spec
-from sft.model.weights import safetensors
+from sft.model.targets import MODULES
+from sft.model.weights import places, safetensors
 from sft.types import Tree
 
-FILE, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-MODULES = {
-    "q": "self_attn.q_proj",
-    "k": "self_attn.k_proj",
-    "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
+FILE, CONFIG = "adapter_model.safetensors", peft_config.FILE
 _PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "m": "lora_magnitude_vector"}
 _NAME = re.compile(
-    r"(?:base_model\.model\.)?(?:model\.|language_model\.)*layers\.(?P<layer>\d+)\."
-    r"(?P<module>self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\."
-    r"(?P<part>lora_A|lora_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?"
+    r"(?P<path>(?:model\.|language_model\.)*layers\.(?P<layer>0|[1-9][0-9]{0,3})\."
+    r"(?P<module>self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj))\."
+    r"(?P<part>lora_A|lora_B|lora_magnitude_vector)(?:\.(?P<adapter>(?!weight$)[^.]+))?(?:\.weight)?"
 )
+_PREFIX = re.compile(r"^(base_model\.model\.)+")
+_HEAD = re.compile(r"(^|\.)(embed_tokens|lm_head)\.")
+Layers = dict[int, np.ndarray]  # one part of one projection
 
 
 def tensors(adapters: Tree, spec: Spec) -> dict[str, np.ndarray]:
@@ -63,8 +56,7 @@ def flat(part: str, values: np.ndarray) -> np.ndarray:
 def read(folder: Path, spec: Spec) -> tuple[Tree, float]:
     """Adapters of PEFT as ours, and their scale.
 
-    All layers must have the same projections adapted
-    at one rank.
+    All layers must have the same projections adapted at one rank.
 
     Returns:
       Float32 ``{name: {"A", "B"}}``, with ``"m"`` for DoRA, and what the update is multiplied by.
@@ -72,32 +64,104 @@ def read(folder: Path, spec: Spec) -> tuple[Tree, float]:
     Raises:
       UserError: no adapters, damaged ones, those of another model, or of a kind that is not ours.
     """
-    described = _read_config(folder / CONFIG)
+    found, described = _read(folder, spec)
+    return found, lora.scaling(described.rank, described.alpha, described.rslora)
+
+
+def _read(folder: Path, spec: Spec) -> tuple[Tree, peft_config.Described]:
+    """The adapters, and what is said of them, with the rank and alpha that they all have."""
+    described = peft_config.read(folder / CONFIG, spec)
     file = folder / FILE
-    if not file.exists():
-        raise UserError(f"{file}: no such file. Expected the directory of a PEFT adapter.")
-    parts: dict[tuple[str, str], dict[int, np.ndarray]] = {}
-    names = {module: name for name, module in MODULES.items()}
-    for key, values in safetensors.read(epath.Path(file)).items():
-        found = _NAME.fullmatch(key)
-        if not found:
-            raise UserError(
-                f"{file}: tensor {key} is no adapter of a projection of Gemma's layers. Adapters "
-                "of embeddings, heads and image towers cannot be read."
-            )
-        part = {"lora_A": "A", "lora_B": "B"}.get(found["part"], "m")
-        parts.setdefault((names[found["module"]], part), {})[int(found["layer"])] = values
+    parts, modules = _parts(file)
+    rank, alpha = described.of(modules)
     adapters: Tree = {}
     for (name, part), layers in sorted(parts.items(), key=lambda x: lora.NAMES.index(x[0][0])):
         adapters.setdefault(name, {})[part] = _stacked(file, name, part, layers, spec)
     for name, adapter in adapters.items():
-        if not {"A", "B"} <= set(adapter) or adapter["A"].shape[-1] != described["r"]:
+        if not {"A", "B"} <= set(adapter) or {
+            adapter["A"].shape[-1],
+            adapter["B"].shape[1],
+        } != {rank}:
             raise UserError(
-                f"{file}: {MODULES[name]} has no lora_A and lora_B of rank {described['r']}, "
+                f"{file}: {MODULES[name]} has no lora_A and lora_B of rank {rank}, "
                 f"which {CONFIG} says. Save the adapter again."
             )
-    scale = lora.scaling(described["r"], described["lora_alpha"], described["use_rslora"])
-    return adapters, scale
+        if ("m" in adapter) != described.dora:
+            has = "has a magnitude" if "m" in adapter else "has no magnitude"
+            raise UserError(
+                f"{file}: {MODULES[name]} {has}, and {CONFIG} says use_dora = "
+                f"{str(described.dora).lower()}. One of the two is of another adapter: save it "
+                "again with PEFT's save_pretrained."
+            )
+    return adapters, dataclasses.replace(described, rank=rank, alpha=alpha)
+
+
+def _parts(file: Path) -> tuple[dict[tuple[str, str], Layers], list[str]]:
+    """The tensors of a file by projection and part, and the modules as PEFT names them."""
+    if not file.exists():
+        raise UserError(f"{file}: no such file. {_instead(file.parent)}")
+    names = {module: name for name, module in MODULES.items()}
+    parts: dict[tuple[str, str], Layers] = {}
+    modules, called = [], set()
+    for key, values in safetensors.read_all([file]).items():
+        found = _NAME.fullmatch(_PREFIX.sub("", key))
+        if not found:
+            raise _unknown(file, key)
+        _check_values(file, key, values)
+        part = {"lora_A": "A", "lora_B": "B"}.get(found["part"], "m")
+        layers = parts.setdefault((names[found["module"]], part), {})
+        if int(found["layer"]) in layers:
+            raise UserError(f"{file}: tensor {key} is there under another name too. {_SAVE}")
+        layers[int(found["layer"])] = values
+        modules.append(found["path"])
+        called.add(found["adapter"] or "default")
+    if len(called) > 1:
+        raise UserError(
+            f"{file}: adapters of {len(called)} names ({', '.join(sorted(called))}). Save the one "
+            "that is meant: `model.save_pretrained(DIR, selected_adapters=[NAME])`."
+        )
+    if not parts:
+        raise UserError(f"{file}: no adapters in it. {_SAVE}")
+    return parts, modules
+
+
+_SAVE = "Save the adapter again with PEFT's save_pretrained."
+
+
+def _instead(folder: Path) -> str:
+    """What to do where the file of an adapter is not in its folder."""
+    if (folder / "adapter_model.bin").exists():
+        return (
+            "adapter_model.bin is not read: save the adapter again as safetensors, "
+            "`model.save_pretrained(DIR, safe_serialization=True)` in PEFT."
+        )
+    return "Expected the directory of a PEFT adapter."
+
+
+def _unknown(file: Path, key: str) -> UserError:
+    """Of a tensor that is not part of an adapter as it is read here."""
+    if _HEAD.search(key):
+        return peft_config.refuse_head(f"{file}: tensor {key}")
+    if ".base_layer." in key:
+        return UserError(f"{file}: tensor {key} is of the base model, not of an adapter. {_SAVE}")
+    return UserError(
+        f"{file}: tensor {key} is no adapter of a projection of Gemma's layers. Adapters of image "
+        "towers and other modules cannot be read."
+    )
+
+
+def _check_values(file: Path, key: str, values: np.ndarray) -> None:
+    if 0 in values.shape:
+        raise UserError(
+            f"{file}: tensor {key} is empty, shape {values.shape}: it was saved without gathering "
+            "its shards, as under DeepSpeed's ZeRO-3. Save the adapter again from inside "
+            "deepspeed.zero.GatheredParameters, or with stage3_gather_16bit_weights_on_model_save."
+        )
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"{file}: tensor {key} holds NaN or infinity: the training that made it went wrong, or "
+            "the file is damaged. Use an earlier checkpoint."
+        )
 
 
 def start(config: ConfigDict, spec: Spec) -> Tree:
@@ -106,8 +170,14 @@ def start(config: ConfigDict, spec: Spec) -> Tree:
     Raises:
       UserError: as ``read``, or the configuration describes others; says what to set.
     """
-    folder = Path(config.lora.start).expanduser()
-    adapters, scale = read(folder, spec)
+    folder = weights.resolve(config.lora.start, setting="config.lora.start")
+    if places.is_remote(folder):
+        raise UserError(
+            f"config.lora.start = {folder}: adapters are read from a local disk. Copy them: "
+            f"`gcloud storage cp -r {folder} .`"
+        )
+    adapters, described = _read(folder, spec)
+    scale = lora.scaling(described.rank, described.alpha, described.rslora)
     wanted = lora.match(config.lora.targets)
     if set(adapters) != set(wanted):
         raise UserError(
@@ -122,13 +192,17 @@ def start(config: ConfigDict, spec: Spec) -> Tree:
             )
     ours = lora.scaling(config.lora.rank, config.lora.alpha, config.lora.rslora)
     if abs(ours - scale) > 1e-6 * scale:
-        told = _read_config(folder / CONFIG)
         raise UserError(
             f"config.lora.start = {folder}: its update is multiplied by {scale:g}, ours by "
-            f"{ours:g}. Set config.lora.alpha = {told['lora_alpha']:g} and config.lora.rslora = "
-            f"{told['use_rslora']}."
+            f"{ours:g}. Set config.lora.alpha = {_exact(described.alpha)} and config.lora.rslora = "
+            f"{described.rslora}."
         )
     return adapters
+
+
+def _exact(value: float) -> str:
+    """As short as it can be read back from."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _stacked(
@@ -139,7 +213,9 @@ def _stacked(
     if sorted(layers) != list(range(spec.num_layers)):
         raise UserError(
             f"{file}: {what} is in {len(layers)} layers, up to {max(layers)}; {spec.name} has "
-            f"{spec.num_layers}. Adapters must be on every layer, and config.model.name right."
+            f"{spec.num_layers}. Adapters must be on every layer: where they are of another "
+            "model, set config.model.name; where they are on some layers alone, merge them in PEFT "
+            "(merge_and_unload)."
         )
     sizes = sorted({values.shape for values in layers.values()})
     if len(sizes) > 1:
@@ -163,29 +239,3 @@ def _stacked(
     return turned.reshape(
         (len(turned), *inputs, turned.shape[-1]) if part == "A" else (*turned.shape[:2], *outputs)
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """What matters of ``adapter_config.json``, refused where it says what we do not do."""
-    try:
-        found = json.loads(path.read_text())
-        rank, alpha = int(found["r"]), float(found["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error!r}). Expected the directory of a PEFT adapter."
-        ) from None
-    for key, wanted in (
-        ("peft_type", "LORA"),
-        ("bias", "none"),
-        ("rank_pattern", {}),
-        ("alpha_pattern", {}),
-        ("modules_to_save", None),
-        ("fan_in_fan_out", False),
-    ):
-        value = found.get(key, wanted)
-        if value != wanted and value:
-            raise UserError(
-                f"{path}: {key} = {json.dumps(value)}: not read here, only "
-                f"{json.dumps(wanted)}. Merge that adapter into its base model, and use the result."
-            )
-    return {"r": rank, "lora_alpha": alpha, "use_rslora": bool(found.get("use_rslora"))}

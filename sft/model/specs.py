@@ -55,6 +55,11 @@ class Spec:
     has_images: bool = False
 
     @property
+    def tokens(self) -> int:
+        """How many the published tokenizer has; the embedding of Gemma 2 is padded beyond."""
+        return TOKENS.get(self.vocab, self.vocab)
+
+    @property
     def kinds(self) -> tuple[LayerKind, ...]:
         """Those that differ, in the order in which they first occur."""
         return tuple(dict.fromkeys(self.pattern))
@@ -135,6 +140,7 @@ _ROWS = (
 )
 # fmt: on
 
+TOKENS = {256_128: 256_000}  # rows of the embedding: tokens, where there are fewer
 CONTEXT = {"gemma2": 8192, "gemma3": 32_768}  # max_position_embeddings of the smallest published
 SPECS: dict[str, Spec] = {spec.name: spec for spec in _ROWS}
 
@@ -147,6 +153,11 @@ def get(name: str) -> Spec:
     """
     if name in SPECS:
         return SPECS[name]
+    if not name:
+        raise UserError(
+            "config.model.name is not set, and there are no weights to find it from. Set it to one "
+            f"of {', '.join(SPECS)}."
+        )
     near = difflib.get_close_matches(name, SPECS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(f"model.name: no model {name!r}.{hint} Known: {', '.join(SPECS)}.")

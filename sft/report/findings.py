@@ -38,8 +38,8 @@ def compare(run: Run, name: str) -> Comparison:
     """Pairs the two arms on set ``name`` by prompt, by the metric that the set is about."""
     base, tuned = run.eval("base", name), run.eval("best", name)
     if not (base and tuned):
-        lacking = "base model" if tuned else "tuned model"
-        sentence = f"{name}: the {lacking} has not been evaluated; run `sft eval` for it."
+        lacking, more = ("base model", " --checkpoint=base") if tuned else ("tuned model", "")
+        sentence = f"{name}: the {lacking} has not been evaluated; run `sft eval{more}` for it."
         metric = scores.primary(*filter(None, [base, tuned]))
         return Comparison(name, metric, base, tuned, None, 0, "missing", sentence)
     metric = scores.primary(base, tuned)

@@ -65,7 +65,7 @@ def _compare(workdirs: Sequence[str], page: Path) -> dict[str, Any]:
 def _sweep(workdir: str, out: str) -> dict[str, Any]:
     found = sweep.load(workdir)
     page = Path(out) if out else found.path / "sweep.html"
-    text = "\n\n".join(map(tables.markdown, found.sheets)) + "\n"
+    text = "\n\n".join(map(_sheet, found.sheets)) + "\n"
     files = {
         page: html.render_sweep(found),
         page.with_suffix(".md"): text,
@@ -93,6 +93,11 @@ def _sweep(workdir: str, out: str) -> dict[str, Any]:
         "stopped": found.stopped,
         "ignored": found.ignored,
     }
+
+
+def _sheet(sheet: sweep.Sheet) -> str:
+    """A table, and what is to be known of it."""
+    return "\n\n".join([tables.markdown(sheet), *sheet.notes])
 
 
 def _same(name: str, others: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sft import display
+from sft.eval import lines as result_lines
 from sft.report import compare, findings, groups, html, scores, suites
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Run
@@ -106,6 +107,8 @@ def markdown(comparison: compare.Comparison) -> str:
             for entry in table.entries
         ]
         blocks += [_table(head, rows), *table.notes]
+        if without := _constants(table):
+            blocks.append(f"{table.name} {without}")
         if over := groups.of(table):
             blocks.append(_over_seeds(table, over))
     if comparison.tables:
@@ -122,6 +125,12 @@ def markdown(comparison: compare.Comparison) -> str:
         blocks.append(f"{label}: {said or 'nothing stands out.'}")
     blocks += [f"Not compared. {why}." for why in comparison.refused]
     return "\n\n".join(blocks) + "\n"
+
+
+def _constants(table: compare.Table) -> str:
+    """What no model is needed for, where all runs were scored on the same labels."""
+    said = {result_lines.constants(entry.record) for entry in table.entries}
+    return said.pop() if len(said) == 1 else ""
 
 
 def _over_seeds(table: compare.Table, over: list[groups.Group]) -> str:

@@ -75,6 +75,7 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
     pipeline.check_eval_lengths(splits["validation"].examples, config.data.eval_max_length)
     if hosts.is_first():
         print(_describe(config, splits, plan, mesh.size))
+        startup.report_adapted(config, path)
     tx = optim.make(config.optim, plan.epoch_ends[-1], config.lora.plus)
     steps = make_steps(config, spec, tx, mesh)
     # What they refuse shows before the weights are read.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import jax
 from etils import epath
 
-from sft.model import peft, specs
+from sft.model import adapted, peft, specs
 from sft.types import TrainState, Tree
 from sft.workdir import path_of, read_json, write_json
 
@@ -40,6 +40,14 @@ def begin(config: "ConfigDict", steps: "Steps", params: Tree) -> tuple[TrainStat
     if given:
         state = state.replace(trainable=jax.device_put(given, steps.state_sharding.trainable))
     return state, frozen
+
+
+def report_adapted(config: "ConfigDict", workdir: Path) -> None:
+    """Prints what is tuned, and adds it to ``environment.json`` as ``adapted``; see ``adapted``."""
+    found = adapted.describe(specs.get(config.model.name), config)
+    path = workdir / "environment.json"
+    write_json(path, read_json(path) | {"adapted": found})
+    print(adapted.said(found))
 
 
 def use_cache(directory: str) -> None:

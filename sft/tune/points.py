@@ -10,6 +10,7 @@ A file has ``points()``, which returns or yields dictionaries::
         return seeds(3, pairs)
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -23,6 +24,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
+from sft import inputs
 from sft.config_check import validate
 from sft.errors import UserError
 
@@ -179,6 +181,8 @@ def _point(config: ConfigDict, overrides: Overrides) -> Point:
         {k: float(v) if isinstance(known[k], float) else v for k, v in overrides.items()}
     )
     validate(own)
+    with contextlib.suppress(UserError):  # the weights may be elsewhere; its run will say
+        inputs.name_model(own, required=False)
     return Point(name(overrides), overrides, own)
 
 

@@ -92,6 +92,7 @@ def _as_there(config: ConfigDict, path: Path, found: list[Point]) -> list[Point]
 
     def name(point: Point) -> str:
         values = dict(configs.flatten(point.config))
+        values["model.name"] = point.overrides.get("model.name", base["model.name"])  # as written
         return next((name for others, name in there if others == values), point.name)
 
     return [dataclasses.replace(point, name=name(point)) for point in found]

@@ -47,9 +47,11 @@ def _reading(name: str, one: dict[str, Any]) -> Iterator[Finding]:
         kinds = ", ".join(f"{kind} in {rows(count)}" for kind, count in one["repaired"].items())
         yield warning(
             "note",
-            f"{name}: turns were dropped by repair: {kinds}.",
+            f"{name}: repair left out: {kinds}.",
             "Look at some of these rows; without data.reading.repair they are rejected.",
         )
+    for remark in one["remarks"]:
+        yield warning(remark["severity"], f"{name}: {_places(remark)}.", remark["remedy"])
     if one["unread"]:
         columns = sorted(one["unread"], key=lambda column: -one["unread"][column])
         more = f" and {len(columns) - 8} more" if len(columns) > 8 else ""
@@ -58,6 +60,15 @@ def _reading(name: str, one: dict[str, Any]) -> Iterator[Finding]:
             f"{name}: columns that are not read: {', '.join(columns[:8])}{more}.",
             "Name those that belong in the prompt in data.reading, or leave them.",
         )
+
+
+def _places(remark: dict[str, Any]) -> str:
+    """What was found while reading, and where."""
+    first, count = remark["first"], remark["count"]
+    if remark["unit"] == "row":
+        return f"{remark['text']}: {rows(count)}; the first is {first[0]}"
+    more = f" and {count - len(first)} more" if count > len(first) else ""
+    return f"{remark['text']}: {', '.join(first)}{more}"
 
 
 def _size(name: str, one: dict[str, Any]) -> Iterator[Finding]:

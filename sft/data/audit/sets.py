@@ -51,12 +51,13 @@ def count(
       ``files``; ``rows`` used; ``system``: whether all of them have the ``same`` system
       instruction (or none), and its ``text``; ``rejected``: reason → rows,
       ``rejected_examples``: the first 20 as ``file:line: reason``; ``repaired``, ``unread``
-      columns; ``origins``; ``categories``: ``{name: {"rows", "tokens", "trained_tokens",
-      "trained_share", "median_tokens", "max_tokens"}}``; ``tokens``, ``trained_tokens``,
-      ``trained_ends`` (ends of turn among them), ``mean_tokens``, ``max_tokens``; ``untrained``:
-      rows without a trained token; ``lengths``: percentiles and histograms of tokens in
-      ``prompt``, ``response`` and ``row`` and of ``exchanges`` (turns of the user) a
-      conversation; ``fit``.
+      columns; ``remarks``: what reading found, with ``severity``, ``text``, ``remedy``, ``unit``,
+      ``count`` and ``first`` places; ``origins``; ``categories``: ``{name: {"rows", "tokens",
+      "trained_tokens", "trained_share", "median_tokens", "max_tokens"}}``; ``tokens``,
+      ``trained_tokens``, ``trained_ends`` (ends of turn among them), ``mean_tokens``,
+      ``max_tokens``; ``untrained``: rows without a trained token; ``lengths``: percentiles and
+      histograms of tokens in ``prompt``, ``response`` and ``row`` and of ``exchanges`` (turns of
+      the user) a conversation; ``fit``.
 
     Raises:
       ValueError: ``records`` and ``examples`` are not of the same rows.
@@ -83,6 +84,10 @@ def _count(one: Set) -> tuple[dict[str, Any], tokens.RowCounts]:
         "rejected_examples": [f"{where}: {why}" for where, why in rejected[:SHOWN_REJECTS]],
         "repaired": {str(kind): int(rows) for kind, rows in one.records.repaired.items()},
         "unread": {str(column): int(rows) for column, rows in one.records.unread.items()},
+        "remarks": [
+            remark._asdict() | dataclasses.asdict(places)
+            for remark, places in one.records.remarks.items()
+        ],
         "origins": _origins(one, counts),
         "categories": _categories(conversations, counts),
         "tokens": int(counts.row.sum()),

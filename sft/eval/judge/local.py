@@ -19,21 +19,21 @@ class Local:
 
     def __init__(self, config: ConfigDict):
         self._config = _as_judge(config)
+        key = "judge" if config.judge.weights else "model"
+        inputs.name_model(self._config)
         self._spec = specs.get(self._config.model.name)
-        files = weights.resolve(self._config.model.weights)
-        if not files.exists():
-            raise UserError(f"{files}: no such file. Set config.judge.weights.")
+        files = weights.resolve(self._config.model.weights, setting=f"config.{key}.weights")
         try:
             self._tokenizer = inputs.tokenizer(self._config, self._spec)
         except UserError as error:
-            key = "config.judge.tokenizer" if config.judge.weights else "config.model.tokenizer"
-            raise UserError(str(error).replace("config.model.tokenizer", key)) from None
+            said = str(error).replace("config.model.tokenizer", f"config.{key}.tokenizer")
+            raise UserError(said) from None
         self._model: harness.Model | None = None
         self.identity: dict[str, Any] = {
             "backend": "local",
             "model": self._config.model.name,
             "weights": str(files),
-            "changed": [files.stat().mtime, files.stat().length],
+            "changed": inputs.identity(self._config),
             "dtype": self._config.model.dtype,
             "temperature": self._config.eval.temperature,
             "max_new_tokens": self._config.eval.max_new_tokens,
@@ -72,7 +72,7 @@ def _as_judge(config: ConfigDict) -> ConfigDict:
             f"config.judge.model = {judge.model!r} is not the run's model: set "
             "config.judge.weights to its weights."
         )
-    ours.model.name = judge.model or config.model.name
+    ours.model.name = judge.model or ("" if judge.weights else config.model.name)
     if judge.weights:
         ours.model.weights, ours.model.tokenizer = judge.weights, judge.tokenizer
         ours.model.sha256 = ""  # that of the run's weights

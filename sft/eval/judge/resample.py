@@ -43,7 +43,7 @@ def mean(statistics_nx2: np.ndarray) -> np.ndarray:
 def mean_interval(
     values_n: np.ndarray, bounds: tuple[float, float] = ANY, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Of a mean of values between ``bounds``; with a width also where all values are equal."""
+    """The interval of a mean of values between ``bounds``; it has a width where all are equal."""
     statistics_nx2 = np.stack([values_n, np.ones(len(values_n))], axis=1)
     if len(set(values_n.tolist())) > 1:
         return interval(statistics_nx2, mean, seed=seed)

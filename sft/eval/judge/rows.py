@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Item:
 
 def arm_name(checkpoint: str) -> str:
     """Of ``--checkpoint``: a step's number is called ``step<N>``."""
-    return f"step{checkpoint}" if checkpoint.isdigit() else checkpoint
+    return f"step{checkpoint}" if re.fullmatch("[0-9]+", checkpoint) else checkpoint
 
 
 def load(folder: Path, arms: Sequence[str], reference: bool = True) -> dict[str, list[Item]]:
@@ -119,10 +120,17 @@ def _sets(folder: Path, arm: str) -> dict[str, Path]:
     if not found:
         known = sorted({its for _, its, _ in parts})
         raise UserError(
-            f"{folder}: no predictions of {arm!r}. Run sft eval --checkpoint={arm}."
+            f"{folder}: no predictions of {arm!r}. Run sft eval {_option(arm)}."
             + (f" There are some of {', '.join(known)}." if known else "")
         )
     return found
+
+
+def _option(arm: str) -> str:
+    """How ``sft eval`` is asked for it: ``--checkpoint=7`` for ``step7``."""
+    if shots := re.fullmatch(r"base\.([0-9]+)shot", arm):
+        return f"--checkpoint=base --config.eval.shots={shots[1]}"
+    return f"--checkpoint={arm.removeprefix('step')}"
 
 
 def _rows(path: Path, reference: bool) -> list[dict[str, Any]]:

@@ -84,5 +84,5 @@ def _spelt(found: re.Match[str]) -> str:
 def _spelt_vulgar(found: re.Match[str]) -> str:
     """A fraction in one character, apart from the whole number before it."""
     typed = unicodedata.normalize("NFKC", found[1]).replace("⁄", "/")
-    is_mixed = found.start() > 0 and found.string[found.start() - 1 : found.start()].isdigit()
+    is_mixed = found.start() > 0 and found.string[found.start() - 1 : found.start()].isdecimal()
     return f" {typed}" if is_mixed or found[0][0] == " " else typed

@@ -1,77 +1,44 @@
 """From a source of named tensors to our parameter tree, on its devices, one leaf at a time.
 
-A source is one checkpoint of one format. It knows where each part of our tree lies (``entry``) and
-returns it in our orientation (``tensor``); everything else is done here, once for all formats.
+Once for all formats; what a source has to know is in ``source``.
 """
 
 import concurrent.futures
-import logging
-import re
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import tqdm
 
 from sft.errors import UserError
 from sft.model import decoder
-from sft.model.specs import SPECS, Spec
+from sft.model.specs import TOKENS, Spec
+from sft.model.weights import checks
+from sft.model.weights.source import EMBED, FINAL_NORM, Source, Tensor, row_chunks
 
-EMBED = "embed_VxD"
-FINAL_NORM = "final_norm_D"
-
-# Vocabularies that are also published with another number of rows. Gemma 2: 256,000 pieces on
-# Hugging Face, padded here with zero rows, whose logits are exactly 0 (no tokenizer makes those
-# ids). Gemma 3 from 4B up: 64 more rows there, for image tokens, dropped here.
-OTHER_ROWS = {256_128: 256_000, 262_144: 262_208}
-_CHUNK_ELEMENTS = 1 << 20  # of the embedding, read at a time by each thread
 _THREADS = 4
 
 
-class Tensor(Protocol):
-    """A stored array in our orientation that is read where it is sliced."""
-
-    shape: tuple[int, ...]
-
-    def __getitem__(self, index: tuple[slice, ...], /) -> Any: ...
-
-
-class Source(Protocol):
-    """One checkpoint. ``layer`` is ``None`` for the leaves that are not stacked.
-
-    Attributes:
-      path: for messages.
-      shapes: every stored tensor by name.
-      ignored: regex of names that may be there and are not ours.
-      heads: names under which a copy of the embedding may be stored as the output head.
-    """
-
-    path: str
-    shapes: dict[str, tuple[int, ...]]
-    ignored: str
-    heads: tuple[str, ...]
-
-    def entry(self, leaf: str, layer: int | None) -> tuple[str, tuple[int, ...]]:
-        """Name and shape with which it has to be stored."""
-        ...
-
-    def tensor(self, leaf: str, layer: int | None) -> Tensor: ...
-
-    def table(self, name: str) -> Tensor:
-        """The stored ``[V, D]`` matrix called ``name``."""
-        ...
-
-
-def build(source: Source, spec: Spec, dtype: Any, shardings: Any = None) -> Any:
+def build(
+    source: Source,
+    spec: Spec,
+    dtype: Any,
+    shardings: Any = None,
+    added: Callable[[], Sequence[str] | None] = lambda: None,
+) -> Any:
     """The parameter tree of ``spec`` with the values of ``source``.
 
+    Args:
+      added: see ``checks.check``.
+
     Raises:
-      UserError: a tensor is missing, unknown or of another shape.
+      UserError: a tensor is missing, unknown, of another shape, or holds NaN or infinity.
     """
     expected = decoder.abstract_params(spec, jnp.dtype(dtype))
-    check(source, spec, expected)
+    checks.check(source, spec, added)
     if shardings is None:
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: one, expected)
@@ -84,70 +51,6 @@ def build(source: Source, spec: Spec, dtype: Any, shardings: Any = None) -> Any:
     return {EMBED: embed, FINAL_NORM: norm, "layers": layers}
 
 
-def check(source: Source, spec: Spec, expected: Any) -> None:
-    """Every tensor is there with its shape, and nothing else that matters is."""
-    places: list[tuple[str, int | None]] = [(EMBED, None), (FINAL_NORM, None)]
-    places += [(leaf, layer) for leaf in expected["layers"] for layer in range(spec.num_layers)]
-    used = set()
-    for leaf, layer in places:
-        name, want = source.entry(leaf, layer)
-        used.add(name)
-        found = source.shapes.get(name)
-        if found is None:
-            raise UserError(
-                f"{source.path}: tensor {name} is missing; {spec.name} needs it with shape {want}."
-                f"{_likely(source, spec)}"
-            )
-        if leaf == EMBED and found == (OTHER_ROWS.get(spec.vocab), spec.embed):
-            continue
-        if found != want:
-            raise UserError(
-                f"{source.path}: tensor {name} has shape {found}, expected {want} for {spec.name}."
-                f"{_likely(source, spec)}"
-            )
-    _check_rest(source, spec, set(source.shapes) - used)
-
-
-def _check_rest(source: Source, spec: Spec, rest: set[str]) -> None:
-    ignored = sorted(name for name in rest if re.search(source.ignored, name))
-    heads = sorted(rest.intersection(source.heads))
-    unknown = sorted(rest.difference(ignored, heads))
-    if unknown:
-        raise UserError(
-            f"{source.path}: tensor {unknown[0]} (and {len(unknown) - 1} more) is not part of "
-            f"{spec.name}.{_likely(source, spec)}"
-        )
-    for head in heads:
-        if not _same_rows(source.table(head), source.tensor(EMBED, None)):
-            raise UserError(
-                f"{source.path}: tensor {head} differs from the embedding. Gemma's output head is "
-                "the embedding itself; weights trained with an untied head cannot be used."
-            )
-    if ignored or heads:
-        names = ", ".join(dict.fromkeys(re.sub(r"\d+", "*", name) for name in heads + ignored))
-        logging.info("%s: ignored %d tensors: %s", source.path, len(heads + ignored), names)
-
-
-def _likely(source: Source, spec: Spec) -> str:
-    """``" These look like gemma3_1b weights; …"`` where the embedding width says so."""
-    found = source.shapes.get(source.entry(EMBED, None)[0], (0, 0))
-    if found[1:] == (spec.embed,):
-        return " The weights are incomplete or altered; fetch them again."
-    names = [s.name for s in SPECS.values() if found[1:] == (s.embed,)]
-    if not names:
-        return " Set config.model.name to the model these weights are of."
-    return f" These look like {names[0]} weights; set config.model.name = {names[0]!r}."
-
-
-def _same_rows(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    return all(
-        np.array_equal(np.asarray(one[rows, :]), np.asarray(other[rows, :]))
-        for rows in _row_chunks(one.shape)
-    )
-
-
 def _leaf(source: Source, leaf: str, want: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
     """One global array; host memory holds the shards of this process's devices, once each."""
     indices = sharding.addressable_devices_indices_map(want.shape).values()
@@ -156,16 +59,17 @@ def _leaf(source: Source, leaf: str, want: jax.ShapeDtypeStruct, sharding: Any) 
         for bounds in {_bounds(index, want.shape) for index in indices}
     }
 
-    def fill(part: tuple[slice, Tensor]) -> None:
-        rows, tensor = part
+    def fill(part: tuple[slice, Tensor, str]) -> None:
+        rows, tensor, name = part
         for bounds, shard in shards.items():
             start, stop = max(rows.start, bounds[0][0]), min(rows.stop, bounds[0][1])
             if start >= stop:
                 continue
             rest = tuple(slice(*bound) for bound in bounds[1:])
-            into = shard[start - bounds[0][0] : stop - bounds[0][0]]
             stacked = len(tensor.shape) < len(want.shape)
-            into[...] = np.asarray(tensor[rest if stacked else (slice(start, stop), *rest)])
+            values = np.asarray(tensor[rest if stacked else (slice(start, stop), *rest)])
+            _check_finite(source, name, values)
+            shard[start - bounds[0][0] : stop - bounds[0][0]] = values
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(fill, _parts(source, leaf, want.shape)):
@@ -176,21 +80,33 @@ def _leaf(source: Source, leaf: str, want: jax.ShapeDtypeStruct, sharding: Any) 
     return jax.block_until_ready(array)  # the host copy can go before the next leaf comes
 
 
-def _parts(source: Source, leaf: str, shape: tuple[int, ...]) -> Iterator[tuple[slice, Tensor]]:
-    """What is read at a time: a layer, or some rows of the embedding."""
+def _check_finite(source: Source, name: str, values: np.ndarray) -> None:
+    if values.dtype.itemsize == 2:  # by the bits of the exponent: ten times sooner
+        exponent = np.uint16(0x7F80 if values.dtype == ml_dtypes.bfloat16 else 0x7C00)
+        finite = ((values.view(np.uint16) & exponent) != exponent).all()
+    else:
+        finite = np.isfinite(values).all()
+    if not finite:
+        raise UserError(
+            f"{source.path}: tensor {name} holds NaN or infinity: the training that made it went "
+            "wrong, or the file is damaged. Use an earlier checkpoint, or download it again."
+        )
+
+
+def _parts(
+    source: Source, leaf: str, shape: tuple[int, ...]
+) -> Iterator[tuple[slice, Tensor, str]]:
+    """What is read at a time, a layer or some rows of the embedding, and the stored name."""
     if leaf in (EMBED, FINAL_NORM):
         tensor = source.tensor(leaf, None)
-        for rows in _row_chunks((min(shape[0], tensor.shape[0]), *shape[1:])):
-            yield rows, tensor
+        stored = tensor.shape[0]
+        if stored != shape[0]:  # rows that no token has are left out
+            stored = min(stored, TOKENS.get(shape[0], shape[0]))
+        for rows in row_chunks((stored, *shape[1:])):
+            yield rows, tensor, source.entry(leaf, None)[0]
     else:
         for layer in range(shape[0]):
-            yield slice(layer, layer + 1), source.tensor(leaf, layer)
-
-
-def _row_chunks(shape: tuple[int, ...]) -> Iterator[slice]:
-    step = max(1, _CHUNK_ELEMENTS // int(np.prod(shape[1:], dtype=np.int64)))
-    for start in range(0, shape[0], step):
-        yield slice(start, min(start + step, shape[0]))
+            yield slice(layer, layer + 1), source.tensor(leaf, layer), source.entry(leaf, layer)[0]
 
 
 def _bounds(index: Any, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

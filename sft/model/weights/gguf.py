@@ -1,7 +1,9 @@
 """Weights as llama.cpp keeps them. Norms are stored as ``1 + w``; matrices may be quantised.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The header is read here because
-``gguf.GGUFReader`` takes seconds over a Gemma vocabulary; values are dequantised by ``gguf``.
+``gguf.GGUFReader`` takes seconds over a Gemma vocabulary; values are dequantised by ``gguf``. As in
+llama.cpp, tensors must lie one after the other in the order of the header, each on the alignment,
+so that no damaged header can make one tensor of another's bytes.
 """
 
 import dataclasses
@@ -9,10 +11,10 @@ import functools
 import math
 import mmap
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from sft.errors import UserError
 from sft.model.specs import Spec
@@ -39,6 +41,7 @@ NAMES = {
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q",
             12: "d"}  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_DEEPEST = 8  # arrays in arrays; no file of a model has any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,24 +65,9 @@ class File:
 
     def bytes_of(self, name: str) -> np.ndarray:
         """The stored rows of a tensor: uint8, ``[rows, bytes of a row]``."""
-        from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
         stored = self.tensors[name]
-        try:
-            block, size = GGML_QUANT_SIZES[GGMLQuantizationType(stored.type)]
-        except ValueError:
-            raise UserError(
-                f"{self.path}: tensor {name} is of type {stored.type}, which gguf does not know. "
-                "Use a file of type F32, F16, BF16, Q8_0 or Q4_K_M, or download it again."
-            ) from None
-        rows = math.prod(stored.shape[:-1])
-        width = stored.shape[-1] // block * size
+        rows, width = _rows(self.path, name, stored)
         start = self.start + stored.offset
-        if start + rows * width > len(self.data):
-            raise UserError(
-                f"{self.path}: tensor {name} ends at byte {start + rows * width}, the file at "
-                f"{len(self.data)}: cut short. Download it again."
-            )
         return np.frombuffer(self.data, np.uint8, rows * width, start).reshape(rows, width)
 
     def rows(self, name: str, rows: slice = slice(None)) -> np.ndarray:
@@ -131,19 +119,22 @@ class Gguf:
     ignored = r"^rope_freqs\.weight$"
     heads = ("output.weight",)
 
-    def __init__(self, path: epath.Path, spec: Spec):
+    def __init__(self, path: Path, file: File, spec: Spec):
         self.path = str(path)
         self.spec = spec
-        self.file = read(path)
-        family = self.file.metadata.get("general.architecture")
+        self.file = file
+        family, parts = (file.metadata.get(k) for k in ("general.architecture", "split.count"))
         if family != spec.family:
             raise UserError(
-                f"{path}: general.architecture is {family!r}, expected {spec.family!r} for "
+                f"{path}: general.architecture is {family!r:.50}, expected {spec.family!r} for "
                 f"{spec.name}. Set config.model.name to the model these weights are of."
             )
+        if type(parts) is int and parts > 1:
+            raise UserError(
+                f"{path}: one of {parts} parts. Join them: `llama-gguf-split --merge {path} "
+                "WHOLE.gguf`."
+            )
         self.shapes = {name: stored.shape for name, stored in self.file.tensors.items()}
-        for name in self.shapes:
-            self.file.bytes_of(name)  # refuses a file that was cut short
 
     @property
     def stored(self) -> str:
@@ -171,11 +162,11 @@ class Gguf:
         return _Table(self.file, name)
 
 
-def read(path: epath.Path) -> File:
+def read(path: Path) -> File:
     """Header of a GGUF file, version 2 or 3.
 
     Raises:
-      UserError: wrong magic, unknown version, or cut short.
+      UserError: wrong magic, unknown version, damaged, or cut short.
     """
     with path.open("rb") as file:
         start = file.read(8)
@@ -186,11 +177,13 @@ def read(path: epath.Path) -> File:
             raise UserError(f"{path}: GGUF version {version}, expected 2 or 3 (little-endian).")
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        return _read(str(path), data)
+        found = _read(str(path), data)
     except (struct.error, ArithmeticError, ValueError, TypeError, MemoryError) as error:
         raise UserError(
-            f"{path}: damaged or cut short in its header ({error}). Download it again."
+            f"{path}: damaged or cut short in its header ({str(error)[:200]}). Download it again."
         ) from None
+    _check_places(found)
+    return found
 
 
 def _read(path: str, data: mmap.mmap) -> File:
@@ -204,13 +197,57 @@ def _read(path: str, data: mmap.mmap) -> File:
     for _ in range(tensor_count):
         name, at = _string(data, at)
         (rank,) = struct.unpack_from("<I", data, at)
-        if not 0 < rank <= 4:
-            raise ValueError(f"tensor {name!r} has {rank} dimensions")
+        if not 0 < rank <= 4 or name in tensors or not name.isprintable() or len(name) > 200:
+            raise ValueError(f"tensor {name!r:.60} has {rank} dimensions, or is there twice")
         *shape, kind, offset = struct.unpack_from(f"<{rank}QIQ", data, at + 4)
         tensors[name] = Stored(tuple(reversed(shape)), kind, offset)
         at += 4 + 8 * rank + 12
-    alignment = metadata.get("general.alignment", 32)
+    alignment = _alignment(metadata)
     return File(path, metadata, tensors, data, -(-at // alignment) * alignment)
+
+
+def _alignment(metadata: dict[str, Any]) -> int:
+    found = metadata.get("general.alignment", 32)
+    if type(found) is not int or found < 1 or found & (found - 1):
+        raise ValueError(f"general.alignment is {found!r:.50}, expected a power of two")
+    return found
+
+
+def _rows(path: str, name: str, stored: Stored) -> tuple[int, int]:
+    """Number of rows of a tensor, and bytes of one."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    try:
+        block, size = GGML_QUANT_SIZES[GGMLQuantizationType(stored.type)]
+    except (ValueError, KeyError):
+        raise UserError(
+            f"{path}: tensor {name} is of type {stored.type}, which gguf does not know. "
+            "Use a file of type F32, F16, BF16, Q8_0 or Q4_K_M, or download it again."
+        ) from None
+    if stored.shape[-1] % block:
+        raise UserError(
+            f"{path}: tensor {name} has rows of {stored.shape[-1]}, not whole blocks of {block}: "
+            "damaged. Download it again."
+        )
+    return math.prod(stored.shape[:-1]), stored.shape[-1] // block * size
+
+
+def _check_places(file: File) -> None:
+    """Every tensor begins where the one before it ends, and the last one ends in the file."""
+    alignment, end = _alignment(file.metadata), 0
+    for name, stored in file.tensors.items():
+        if stored.offset != end:
+            raise UserError(
+                f"{file.path}: tensor {name} begins at byte {stored.offset} of the data, expected "
+                f"{end}: damaged. Download it again."
+            )
+        last = stored.offset + math.prod(_rows(file.path, name, stored))
+        if file.start + last > len(file.data):
+            raise UserError(
+                f"{file.path}: tensor {name} ends at byte {file.start + last}, the file at "
+                f"{len(file.data)}: cut short. Download it again."
+            )
+        end = -(-last // alignment) * alignment
 
 
 def _string(data: mmap.mmap, at: int) -> tuple[str, int]:
@@ -218,12 +255,14 @@ def _string(data: mmap.mmap, at: int) -> tuple[str, int]:
     end = at + 8 + length
     if end > len(data):
         raise ValueError(f"a string ends at byte {end} of {len(data)}")
-    return data[at + 8 : end].decode("utf-8", "surrogateescape"), end
+    return data[at + 8 : end].decode(), end
 
 
-def _value(data: mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
+def _value(data: mmap.mmap, at: int, kind: int, depth: int = 0) -> tuple[Any, int]:
     if kind == _STRING:
         return _string(data, at)
+    if depth > _DEEPEST:
+        raise ValueError(f"arrays in arrays, {depth} deep")
     if kind == _ARRAY:
         kind, count = struct.unpack_from("<IQ", data, at)
         at += 12
@@ -232,7 +271,7 @@ def _value(data: mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
             return list(struct.unpack_from(layout, data, at)), at + struct.calcsize(layout)
         values = []
         for _ in range(count):
-            value, at = _value(data, at, kind)
+            value, at = _value(data, at, kind, depth + 1)
             values.append(value)
         return values, at
     if kind not in _SCALARS:

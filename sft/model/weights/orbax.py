@@ -12,9 +12,8 @@ read with ``tensorstore`` directly, so that only the slices asked for are fetche
 """
 
 import re
+from pathlib import Path
 from typing import Any
-
-from etils import epath
 
 from sft.errors import UserError
 from sft.model.specs import Spec
@@ -47,10 +46,10 @@ class Orbax:
     ignored = r"^(vision_encoder|SigLiPFromPatches_0)/|^embedder/mm_"
     heads: tuple[str, ...] = ()
 
-    def __init__(self, path: epath.Path, spec: Spec):
+    def __init__(self, path: Path, arrays: dict[str, Any], spec: Spec):
         self.path = str(path)
         self.spec = spec
-        self.arrays = _nested(_open_arrays(self.path))
+        self.arrays = arrays
         self.shapes = {name: tuple(array.shape) for name, array in self.arrays.items()}
 
     @property
@@ -95,6 +94,15 @@ class Orbax:
         return self.arrays[name]
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Every array below ``path`` by its nested name, opened but not read.
+
+    Raises:
+      UserError: no checkpoint there, a damaged one, or a bucket that refuses.
+    """
+    return _nested(_open_arrays(str(path)))
+
+
 def _open_arrays(path: str) -> dict[str, Any]:
     """Every array below ``path`` by its stored name, opened but not read."""
     import tensorstore as ts
@@ -128,10 +136,12 @@ def _open_arrays(path: str) -> dict[str, Any]:
             f"{path}: cannot be read ({str(error).splitlines()[0]:.200}). Check the path, the "
             "network and your credentials, or copy the directory to a local disk."
         ) from None
-    raise UserError(
-        f"{path}: no weights there. Expected *.safetensors files or an Orbax checkpoint "
-        "(manifest.ocdbt, or a .zarray per tensor)."
-    )
+    if "://" in path:
+        raise UserError(
+            f"{path}: no Orbax checkpoint there; weights of other formats are read from a local "
+            f"disk. Copy them: `gcloud storage cp -r {path} .`"
+        )
+    raise UserError(f"{path}: no Orbax checkpoint there (manifest.ocdbt, or a .zarray per tensor).")
 
 
 _ARRAY = re.compile(r"(.+)/(\.zarray|zarr\.json)$")
