@@ -73,7 +73,7 @@ def parse(page: str) -> Structure:
 
 
 def test_page_is_well_formed_self_contained_and_reproducible(workdir):
-    page = html.write(load_run(workdir), workdir / "report.html").read_text()
+    page = html.render(load_run(workdir))
     structure = parse(page)
     assert len(structure.ids) == len(set(structure.ids))
     assert structure.outside == []
@@ -185,7 +185,7 @@ def test_diverged_run_is_said_and_drawn(workdir):
     write_lines(workdir / "metrics.jsonl", records)
     run = load_run(workdir)
     assert "the run diverged" in terminal.render(run)
-    assert "nan" not in plots.curve(run, "loss", "loss").lower()
+    assert "nan" not in plots.curve(run, "loss", "loss").inline.lower()
 
 
 def test_scores_of_a_part_of_the_set_are_said_to_be(workdir):
@@ -235,7 +235,7 @@ def test_trailing_mean():
 
 
 def test_curves_mark_the_chosen_epoch_and_follow_the_page_colours(workdir):
-    svg = plots.curve(load_run(workdir), "loss", "loss")
+    svg = plots.curve(load_run(workdir), "loss", "loss").inline
     assert "chosen epoch (2)" in svg and "mean of 9 steps" in svg
     assert not re.search(r"#0[1-4]0[1-4]0[1-4]", svg)
     assert "var(--validation)" in svg

@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def plain(text: str) -> str:
 
 
 @contextmanager
-def canvas(width: float, height: float) -> Iterator[tuple[Any, Any]]:
+def canvas(width: float, height: float) -> Generator[tuple[Any, Any]]:
     """A figure of so many inches and its axes, in the style of the page."""
     import matplotlib
     from matplotlib.figure import Figure

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -246,4 +245,4 @@ def _there(path: Path, remedy: str, shape: Fields) -> Record:
 def _check_name(path: Path, expected: str, remedy: str) -> None:
     """Else one result would hide another."""
     if path.name != expected:
-        raise UserError(f"{path}: by its fields it is {ascii(expected)}. {remedy}")
+        raise UserError(f"{path}: by its fields it is {expected!a}. {remedy}")

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
-from sft.report import compare, html, scores, sweep, tables, terminal
+from sft.report import compare, figures, html, scores, sweep, tables, terminal
 from sft.report.diagnosis import diagnose
+from sft.report.figures import Figures
 from sft.report.load import load_run
-from sft.workdir import write_text
+from sft.workdir import path_of, write_text
 
 
 def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
@@ -30,16 +31,19 @@ def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
         were made on other test data or with other prompts: the rest is compared first.
     """
     if len(workdirs) > 1:
-        return _compare(workdirs, Path(out or "compare.html"))
+        return _compare(workdirs, path_of(out or "compare.html"))
     if sweep.is_sweep(workdirs[0]):
         return _sweep(workdirs[0], out)
     run = load_run(workdirs[0])
     diagnosis = diagnose(run)
     shown = scores.of_sets(run)
-    path = html.write(run, out or run.path / "report.html", diagnosis, shown)
+    page = path_of(out) if out else run.path / "report.html"
+    drawn = figures.of_run(run)
+    text = html.render(run, diagnosis, shown, drawn, figures.folder(page))
+    written = _write({page: text}, drawn)
     print(terminal.render(run, diagnosis, shown), end="")
-    print(f"wrote {path}")
-    return {"report": str(path), "diagnosis": [vars(finding) for finding in diagnosis.findings]}
+    print(written)
+    return {"report": str(page), "diagnosis": [vars(finding) for finding in diagnosis.findings]}
 
 
 def _compare(workdirs: Sequence[str], page: Path) -> dict[str, Any]:
@@ -49,10 +53,11 @@ def _compare(workdirs: Sequence[str], page: Path) -> dict[str, Any]:
     comparison = compare.compare([load_run(workdir) for workdir in workdirs])
     table = page.with_suffix(".md")
     text = terminal.markdown(comparison)
-    write_text(page, html.render_comparison(comparison))
-    write_text(table, text)
+    drawn = figures.of_comparison(comparison)
+    html_text = html.render_comparison(comparison, drawn, figures.folder(page))
+    written = _write({page: html_text, table: text}, drawn)
     print(text)
-    print(f"wrote {page} and {table}")
+    print(written)
     if comparison.refused:
         raise UserError(
             f"{'; '.join(comparison.refused)}. These scores are not compared; evaluate the runs "
@@ -64,16 +69,16 @@ def _compare(workdirs: Sequence[str], page: Path) -> dict[str, Any]:
 
 def _sweep(workdir: str, out: str) -> dict[str, Any]:
     found = sweep.load(workdir)
-    page = Path(out) if out else found.path / "sweep.html"
+    page = path_of(out) if out else found.path / "sweep.html"
     text = "\n\n".join(map(_sheet, found.sheets)) + "\n"
+    drawn = figures.of_sweep(found)
     files = {
-        page: html.render_sweep(found),
+        page: html.render_sweep(found, drawn, figures.folder(page)),
         page.with_suffix(".md"): text,
         page.with_suffix(".csv"): tables.comma_separated(found.sheets),
         page.with_suffix(".tex"): "\n".join(map(tables.latex, found.sheets)),
     }
-    for path, content in files.items():
-        write_text(path, content)
+    written = _write(files, drawn)
     print(text)
     for said in found.ignored:
         print(said)
@@ -81,7 +86,7 @@ def _sweep(workdir: str, out: str) -> dict[str, Any]:
         print(f"{name} was stopped: {why}.")
     if found.unfinished:
         print(f"Not scored yet: {', '.join(found.unfinished)}.")
-    print(f"wrote {', '.join(map(str, files))}")
+    print(written)
     best = {
         sheet.name: {m: sweep.settings_text(sheet.rows[i]) for m, i in sheet.best.items()}
         for sheet in found.sheets
@@ -93,6 +98,16 @@ def _sweep(workdir: str, out: str) -> dict[str, Any]:
         "stopped": found.stopped,
         "ignored": found.ignored,
     }
+
+
+def _write(files: dict[Path, str], drawn: Figures) -> str:
+    """Writes a page, the tables beside it and the files of its figures; says what was written."""
+    for path, content in files.items():
+        write_text(path, content)
+    page = next(iter(files))
+    charts = figures.write(drawn, page)
+    named = f"; the figures as SVG and CSV: {charts}" if charts else ""
+    return f"wrote {', '.join(map(str, files))}{named}"
 
 
 def _sheet(sheet: sweep.Sheet) -> str:

@@ -15,7 +15,9 @@ _HUGE = 1e30  # what is larger is not drawn: matplotlib's arithmetic ends there
 _NEAR = 0.004  # of the height of the axes: lines that are no farther apart hide each other
 _LONG = 30  # characters of a name beside a point
 _LINE = 0.24  # inches, of text
-_X, _Y = list[float], list[float]
+
+type _Series = tuple[list[float], list[float]]  # x, y
+type _Line = tuple[str, list[float], list[float]]  # name, x, y
 
 
 def curve(run: Run, field: str, label: str, trained: str = "training") -> Drawing | None:
@@ -62,12 +64,10 @@ def curve(run: Run, field: str, label: str, trained: str = "training") -> Drawin
         if row.get(field) is not None
     ]
     title = f"{label} over optimiser steps"
-    return Drawing(
-        drawing.file_name(field), title, svg, ("split", "step", "epoch", field), rows
-    )
+    return Drawing(drawing.file_name(field), title, svg, ("split", "step", "epoch", field), rows)
 
 
-def _mark_chosen(axes: Any, selection: Record, validation: tuple[_X, _Y]) -> None:
+def _mark_chosen(axes: Any, selection: Record, validation: _Series) -> None:
     name = f"chosen epoch ({selection['epoch']:g})"
     axes.axvline(selection["step"], color=INK, linestyle=":", label=name)
     for x, y in zip(*validation, strict=True):
@@ -133,9 +133,7 @@ def overlay(
     )
 
 
-def knob(
-    lines: Sequence[tuple[str, list[tuple]]], name: str, x_label: str, metric: str
-) -> Drawing:
+def knob(lines: Sequence[tuple[str, list[tuple]]], name: str, x_label: str, metric: str) -> Drawing:
     """A score against a setting, a line with intervals for each choice of the other settings.
 
     Args:
@@ -242,7 +240,7 @@ def dots(found: Sequence[Dot], metric: str, name: str, title: str, about: str = 
     )
 
 
-def coinciding(found: Sequence[tuple[str, _X, _Y]]) -> list[tuple[list[int], bool]]:
+def coinciding(found: Sequence[_Line]) -> list[tuple[list[int], bool]]:
     """Lines that hide each other: their indices, and whether they are equal or merely near."""
     values = [value for _, _, y in found for value in y]
     room = _NEAR * (max(values) - min(values))
@@ -286,7 +284,9 @@ def _line(i: int, turn: int, turns: int) -> dict[str, Any]:
     return style
 
 
-def _beside(x: _X, places: Sequence[float], i: int, count: int, is_log: bool) -> _X:
+def _beside(
+    x: list[float], places: Sequence[float], i: int, count: int, is_log: bool
+) -> list[float]:
     """A little left or right, so that the intervals of several lines can be told apart."""
     part = 0.012 * (i - (count - 1) / 2)
     if is_log:
@@ -294,11 +294,9 @@ def _beside(x: _X, places: Sequence[float], i: int, count: int, is_log: bool) ->
     return [value + part * (max(places) - min(places)) for value in x]
 
 
-def _name_lines(axes: Any, found: Sequence[tuple[str, _X, _Y]]) -> None:
+def _name_lines(axes: Any, found: Sequence[_Line]) -> None:
     """Writes each name right of the axes at the height of its line's end, one below another."""
-    height = axes.get_figure().get_size_inches()[1]
-    step = min(0.075, 0.22 / max(height - 0.7, 1.0))  # of the height of the axes, a line of text
-    step = 0.075 if height <= 3.5 else step
+    step = min(0.075, 1 / len(found))  # of the height of the axes, a line of text
     axes.get_xlim(), axes.get_ylim()  # settles them, which the transform needs
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = [to_axes.transform((x[-1], y[-1]))[1] for _, x, y in found]
@@ -396,15 +394,13 @@ def trailing_mean(values: list[float], window: int) -> list[float]:
     """Mean of each value and up to ``window - 1`` before it."""
     sums = [0.0, *itertools.accumulate(values)]
     starts = (max(0, end - window) for end in range(1, len(sums)))
-    return [
-        (sums[end] - sums[start]) / (end - start) for end, start in enumerate(starts, start=1)
-    ]
+    return [(sums[end] - sums[start]) / (end - start) for end, start in enumerate(starts, start=1)]
 
 
 def _drawable(value: float | None) -> bool:
     return value is not None and math.isfinite(value) and abs(value) < _HUGE
 
 
-def _series(records: list[Record], field: str, over: str = "step") -> tuple[_X, _Y]:
+def _series(records: list[Record], field: str, over: str = "step") -> _Series:
     kept = [row for row in records if _drawable(row.get(field))]
     return [row[over] for row in kept], [row[field] for row in kept]

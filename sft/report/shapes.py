@@ -80,7 +80,7 @@ def _fields_fault(value: Any, shape: Fields, at: str) -> str | None:
     for first, *others in shape.together:
         lacking += [key for key in others if first in value and key not in value]
     if lacking:
-        return f"field {ascii(before + lacking[0])} is missing"
+        return f"field {before + lacking[0]!a} is missing"
     for key, one in value.items():
         if _HALF.search(key):
             return _wrong(key, TEXT.words, f"{before}(a name)")
@@ -98,7 +98,7 @@ def _wrong(value: Any, words: str, at: str) -> str:
     else:
         shown = json.dumps(value)
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
-    return f"field {ascii(at)} is {shown}, expected {words}"
+    return f"field {at!a} is {shown}, expected {words}"
 
 
 def _is_number(value: Any) -> bool:
@@ -169,7 +169,7 @@ DATA = Fields(
         "sets": Fields(others=_SET),
         "skew": [
             Fields(
-                optional={"right": TEXT, "differs": FLAG, "summary": TEXT},
+                optional={"right": TEXT, "differs": COUNT, "summary": TEXT},
                 together=(("differs", "summary"),),
             )
         ],
@@ -269,7 +269,7 @@ def settings_fault(values: Mapping[str, Any], field: str) -> str | None:
         elif not key.startswith(SOURCES) and any(
             other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in known
         ):
-            return f"field {ascii(at)} is not a setting"
+            return f"field {at!a} is not a setting"
     return _scoring_fault({key: value for key, value in values.items() if key in known})
 
 
