@@ -133,6 +133,7 @@ def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
                     f"On {c.name} base and tuned model generated with other settings: {other}. "
                     "Run `sft eval` for both with the same."
                 )
+    found += _lacking(run)
     severe = [w["text"] for w in run.data.get("warnings", []) if w["severity"] == "error"]
     if severe:
         found.append(f"Data: {severe[0]} {_more(len(severe) - 1)}See data/report.html.")
@@ -140,6 +141,20 @@ def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
         found.append("No epoch has been chosen yet: selection.json is missing.")
     else:
         found += _selection_warnings(run, run.selection, comparisons)
+    return found
+
+
+def _lacking(run: Run) -> list[str]:
+    """Scores whose answers are not all there."""
+    found = []
+    for (arm, name), record in run.evals.items():
+        if (there := len(run.predictions[arm, name])) < record["count"]:
+            file = f"eval/{arm}.{name}.predictions.jsonl"
+            found.append(
+                f"{file} has {there:,} of the {display.counted(record['count'], 'answer')} that "
+                f"were scored: restore it, or remove it and eval/{arm}.{name}.json and run "
+                "`sft eval` again."
+            )
     return found
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,12 @@ _DIGITS = 30  # of a whole number in a file; no count has as many
 _SHOWN = 80  # characters of what a JSON parser says
 
 
+def damaged(where: str | Path, found: str, remedy: str) -> UserError:
+    """The error that says what is wrong with a file, and what to do: one line whatever its name."""
+    text = f"{where}: {found}. {remedy}"
+    return UserError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+
+
 def load_run(workdir: str | Path) -> Run:
     """Reads everything a report needs from ``workdir``.
 
@@ -68,15 +76,16 @@ def load_run(workdir: str | Path) -> Run:
     redo = f"Restore it, or remove it and run `sft {{}} {again}`."
     config = read_object(path / "config.json", _config_remedy(again), shapes.CONFIG)
     if config is None:
-        raise UserError(
-            f"{path / 'config.json'}: no such file, so this is not a run directory. "
-            "Make one with `sft train`, or check --workdir."
+        raise damaged(
+            path / "config.json",
+            "no such file, so this is not a run directory",
+            "Make one with `sft train`, or check --workdir.",
         )
     _check_settings(config["config"], path / "config.json", "config", _config_remedy(again))
     metrics = read_lines(
         path / "metrics.jsonl",
-        "Repair the line, or remove it: the report goes without its numbers, which only a new "
-        "`sft train` in another --workdir makes again.",
+        "Restore it, or remove what is damaged: the report goes without those numbers, which only "
+        "a new `sft train` in another --workdir makes again.",
         shapes.METRICS,
         torn_tail=True,
     )
@@ -145,27 +154,33 @@ def read_bytes(path: Path, remedy: str) -> bytes | None:
     """What is in a file, or None where there is none.
 
     Raises:
-      UserError: it cannot be read, or is a directory.
+      UserError: it cannot be read, is a directory or a link to nothing, or its folder is a file.
     """
     try:
-        return path.read_bytes() if path.exists() else None
+        if path.exists():
+            return path.read_bytes()
+        if os.path.islink(path):
+            raise damaged(path, "a link to nothing", remedy)
+        if path.parent.exists() and not path.parent.is_dir():
+            raise damaged(path.parent, "expected a directory, found a file", "Remove it.")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}). {remedy}") from None
+        raise damaged(path, f"cannot be read ({error.strerror or error})", remedy) from None
+    return None
 
 
 def _parse(content: bytes, where: str, remedy: str, shape: Fields) -> Record:
     try:
         value = json.loads(content.decode(), parse_int=_whole)
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 at byte {error.start}. {remedy}") from None
+        raise damaged(where, f"not UTF-8 at byte {error.start}", remedy) from None
     except (ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())[:_SHOWN]
-        raise UserError(f"{where}: not JSON ({said}). {remedy}") from None
+        why = " ".join(str(error).split())[:_SHOWN]
+        raise damaged(where, f"not JSON ({why})", remedy) from None
     if not isinstance(value, dict):
         kind = type(value).__name__
-        raise UserError(f"{where}: expected a JSON object, found {kind}. {remedy}")
+        raise damaged(where, f"expected a JSON object, found {kind}", remedy)
     if found := shapes.fault(value, shape):
-        raise UserError(f"{where}: {found}. {remedy}")
+        raise damaged(where, found, remedy)
     return value
 
 
@@ -177,7 +192,7 @@ def _whole(digits: str) -> int:
 
 def _check_settings(values: Record, path: Path, field: str, remedy: str) -> None:
     if found := shapes.settings_fault(values, field):
-        raise UserError(f"{path}: {found}. {remedy}")
+        raise damaged(path, found, remedy)
 
 
 def _selection(path: Path, remedy: str) -> Record | None:
@@ -186,7 +201,7 @@ def _selection(path: Path, remedy: str) -> Record | None:
         for i, epoch in enumerate(selection["epochs"]):
             found = shapes.fault(epoch.get(metric, 0), shapes.NUMBER, f"epochs[{i}].{metric}")
             if found:
-                raise UserError(f"{path}: {found}. {remedy}")
+                raise damaged(path, found, remedy)
     return selection
 
 
@@ -196,53 +211,69 @@ def _last_of_each_step(metrics: list[Record], split: str) -> list[Record]:
     return [by_step[step] for step in sorted(by_step)]
 
 
+_ARM = r"(?P<arm>best|latest|step(?P<step>[0-9]+)|base(\.(?P<shots>[0-9]+)shot)?)"
+_RESULT = re.compile(rf"{_ARM}\.(?P<suite>suite\.)?(?P<set>.+)\.json", re.DOTALL)
+_NOT_OURS = re.compile(r"(judge|lm)\..*", re.DOTALL)  # of sft eval judge and lm
+
+
 def _read_evals(folder: Path, again: str) -> tuple[dict, dict, dict]:
     evals, predictions, suites = {}, {}, {}
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: not a directory. Remove it and run `sft eval {again}`.")
+        raise damaged(
+            folder, "expected a directory, found a file", f"Remove it and run `sft eval {again}`."
+        )
     for path in sorted(folder.glob("*.json")):
-        if path.name.startswith(("judge.", "lm.")):  # of sft eval judge and lm
+        if _NOT_OURS.match(path.name):
             continue
-        arm = path.name.split(".suite.")[0] if ".suite." in path.name else path.name
-        checkpoint = f"--checkpoint={_checkpoint(arm)}"
-        if ".suite." in path.name:
-            remedy = f"Restore it, or remove it and run `sft eval suite {again} {checkpoint}`."
-            record = _there(path, remedy, shapes.SUITE)
-            _check_name(path, f"{record['arm']}.suite.{record['suite']}.json", remedy)
+        name = _RESULT.fullmatch(path.name)
+        if not name:
+            raise damaged(path, "not a name that `sft eval` gives a result", _AWAY)
+        if name["suite"]:
+            record = _read_suite(path, _remedy([path.name], f"eval suite {again}", name))
             suites[record["arm"], record["suite"]] = record
             continue
         beside = path.with_name(path.stem + ".predictions.jsonl")
-        remedy = (
-            f"Restore it, or remove {path.name} and {beside.name} and run `sft eval {again} "
-            f"{checkpoint}`."
-        )
-        record = _there(path, remedy, shapes.EVAL)
-        _check_name(path, f"{record['arm']}.{record['set']}.json", remedy)
-        _check_settings(record.get("settings", {}), path, "settings", remedy)
-        for part in ("correct", "cut"):
-            if record.get(part, 0) > record["count"]:
-                said = f"field '{part}' is {record[part]}, expected at most the count of answers"
-                raise UserError(f"{path}: {said}, {record['count']}. {remedy}")
+        remedy = _remedy([path.name, beside.name], f"eval {again}", name)
+        record = _read_eval(path, remedy)
         key = record["arm"], record["set"]
         evals[key] = record
         predictions[key] = read_lines(beside, remedy, shapes.PREDICTION)
     return evals, predictions, suites
 
 
-def _checkpoint(name: str) -> str:
-    """What ``--checkpoint`` calls the arm of a result, by the beginning of its file's name."""
-    arm = name.split(".")[0]
-    return arm.removeprefix("step")
+_AWAY = "Move it to another folder, or remove it."
 
 
-def _there(path: Path, remedy: str, shape: Fields) -> Record:
-    record = read_object(path, remedy, shape)
-    if record is None:
-        raise UserError(f"{path}: a link to nothing. {remedy}")
+def _remedy(files: list[str], command: str, name: re.Match) -> str:
+    """What to do with the damaged files of an evaluation."""
+    arm = "base" if name["arm"].startswith("base") else name["step"] or name["arm"]
+    shots = f" --config.eval.shots={name['shots']}" if name["shots"] else ""
+    return (
+        f"Restore it, or remove {' and '.join(map(shlex.quote, files))} and run "
+        f"`sft {command} --checkpoint={arm}{shots}` again, with the --config flags that it had."
+    )
+
+
+def _read_suite(path: Path, remedy: str) -> Record:
+    record = read_object(path, remedy, shapes.SUITE)
+    assert record is not None
+    _check_name(path, f"{record['arm']}.suite.{record['suite']}.json")
     return record
 
 
-def _check_name(path: Path, expected: str, remedy: str) -> None:
-    """Else one result would hide another."""
+def _read_eval(path: Path, remedy: str) -> Record:
+    record = read_object(path, remedy, shapes.EVAL)
+    assert record is not None
+    _check_name(path, f"{record['arm']}.{record['set']}.json")
+    _check_settings(record.get("settings", {}), path, "settings", remedy)
+    for part in ("correct", "cut"):
+        if record.get(part, 0) > record["count"]:
+            found = f"field {part!r} is {record[part]}, expected at most the number of answers"
+            raise damaged(path, f"{found}, {record['count']}", remedy)
+    return record
+
+
+def _check_name(path: Path, expected: str) -> None:
+    """Otherwise one result would hide another."""
     if path.name != expected:
-        raise UserError(f"{path}: by its fields it is {expected!a}. {remedy}")
+        raise damaged(path, f"its fields are those of {expected!a}", _AWAY)

@@ -251,6 +251,11 @@ SUITE = Fields(
 SWEEP = Fields({"points": Fields()})
 
 
+def is_file_name(text: str) -> bool:
+    """Whether a file or folder may have this name."""
+    return text not in ("", ".", "..") and not set(text) & {"/", "\0"} and len(text.encode()) < 256
+
+
 def settings_fault(values: Mapping[str, Any], field: str) -> str | None:
     """What is wrong with a flattened configuration of scalars: a type that is not the setting's, or
     a value that no score can be computed with. Settings that are not known today may be there.

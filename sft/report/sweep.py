@@ -14,11 +14,12 @@ from typing import Any
 from sft.errors import UserError
 from sft.report import compare, groups, scores, shapes
 from sft.report.groups import Group
-from sft.report.load import Run, load_run, read_bytes, read_object
+from sft.report.load import Run, damaged, load_run, read_bytes, read_object
 from sft.report.scores import Change
 from sft.workdir import path_of
 
 _NOT_TRAINING = ("eval.", "judge.", "mine.", "data.test", "train.keep_")
+_SHOWN = 40  # characters of a name that cannot be one
 _CODE = ("versions", "python")  # of environment.json: what must be alike, and git
 
 
@@ -82,9 +83,12 @@ def load(workdir: str | Path) -> Sweep:
     """
     path = path_of(workdir)
     again = "Restore it, or remove it and run the same `sft sweep` again."
-    known = read_object(path / "sweep.json", again, shapes.SWEEP) or {}
+    known = read_object(path / "sweep.json", again, shapes.SWEEP) or {"points": {}}
     runs, unfinished, stopped = {}, [], {}
     for name in known["points"]:
+        if not shapes.is_file_name(name):
+            found = f"field 'points' has {name[:_SHOWN]!a}, which is not the name of a folder"
+            raise damaged(path / "sweep.json", found, again)
         note = read_bytes(path / name / "STOPPED", "Remove it.")
         run = load_run(path / name) if (path / name / "config.json").exists() else None
         if run and any(not arm.startswith("base") for arm, _ in run.evals):
