@@ -32,7 +32,7 @@ NAMES = (
 
 
 def whole(root: Path) -> Path:
-    """A finished run on labelled data: base, few-shot, tuned; two sets; a behaviour suite."""
+    """A finished run on labelled data: base, few-shot, tuned; a behaviour suite."""
     config = configs.default()
     config.data.train, config.data.test = "train.jsonl", "test.jsonl"
     config.eval.resamples, config.eval.metrics = 100, "accuracy,macro_f1,token_f1"
@@ -51,8 +51,7 @@ def whole(root: Path) -> Path:
     write_json(root / "selection.json", chosen)
     write_json(root / "summary.json", {"wall_seconds": {"train": 3.5}, "peak_rss_bytes": 10**9})
     for arm, right in (("base", 3), ("base.2shot", 4), ("best", 6)):
-        for name in ("test", "held_out"):
-            _write_eval(root, config, arm, name, right)
+        _write_eval(root, config, arm, "test", right)
     suite = suite_of(root, [{"expect": {"equals": "x"}, "note": "n"}] * 4)
     for arm, answers in (("base", "xxyy"), ("best", "xyyx")):
         result = result_of(suite, answers, arm)

@@ -36,7 +36,7 @@ def edit(path: Path, **changes) -> None:
 class Structure(HTMLParser):
     """Checks that elements nest, and collects ids, text and outside references."""
 
-    VOID = ("meta", "br", "img", "link", "hr", "path", "use", "rect")
+    VOID = ("meta", "br", "wbr", "img", "link", "hr", "path", "use", "rect")
 
     def __init__(self):
         super().__init__()

@@ -30,7 +30,7 @@ def workdir(whole, tmp_path):
 
 def test_the_run_that_is_damaged_below_has_all_that_a_report_reads(whole, capsys):
     run = load_run(whole)
-    assert len(run.evals) == 6 and len(run.suites) == 2 and len(run.predictions) == 6
+    assert len(run.evals) == 3 and len(run.suites) == 2 and len(run.predictions) == 3
     assert all(len(rows) == damaged_runs.ROWS for rows in run.predictions.values())
     assert run.environment and run.data and run.selection and run.summary and run.done
     found = main([str(whole)], str(whole.parent / "page.html"))

@@ -4,13 +4,16 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+from sft import display
 from sft.report import compare, plots, sweep
+from sft.report.diagnosis import history
 from sft.report.drawing import Drawing
 from sft.report.load import Run
 from sft.workdir import write_text
 
-_LOSS, _VALIDATION = "loss (nats per trained token)", "validation loss (nats per token)"
-_ACCURACY = "token accuracy"
+_LOSS, _ACCURACY = "loss (nats per trained token)", "token accuracy"
+_ALWAYS = ("loss", "token_accuracy")
+_ABOUT = ("split", "step", "epoch")  # of a row, no numbers to draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,47 +21,51 @@ class Figures:
     """The figures of a page; no two of them have the same name.
 
     Attributes:
+      training: losses and what else is measured of a model that is being tuned.
+      small: what the optimiser did.
       scores: by the name of the set that they are of.
     """
 
     training: list[Drawing]
     scores: dict[str, list[Drawing]]
+    small: list[Drawing] = dataclasses.field(default_factory=list)
 
     @property
     def all(self) -> list[Drawing]:
-        return [*(one for found in self.scores.values() for one in found), *self.training]
+        scores = (one for found in self.scores.values() for one in found)
+        return [*scores, *self.training, *self.small]
 
 
 def of_run(run: Run) -> Figures:
-    """The curves of a run."""
+    """The curves of a run: losses, accuracy, what chooses the epoch, and how it was trained."""
+    trained = "training"
+    if history.with_prompts(run):
+        trained = f"training, prompts too (weight {run.config['loss.prompt_weight']:g})"
+    chooses = (run.selection or run.config).get("metric" if run.selection else "train.select", "")
+    more = [chooses] if chooses not in (*_ALWAYS, *_ABOUT) else []
+    clip = run.config.get("optim.clip_norm", 0.0)
     return _named(
         [
-            plots.curve(run, "loss", _LOSS),
-            plots.curve(run, "token_accuracy", _ACCURACY),
-        ]
+            plots.curve(run, "loss", _LOSS, trained),
+            plots.curve(run, "token_accuracy", _ACCURACY, trained),
+            *(plots.curve(run, name, f"{display.name(name)} on validation") for name in more),
+        ],
+        small=[
+            plots.course(run, "learning_rate", "learning rate"),
+            plots.course(run, "grad_norm", "gradient norm", clip),
+        ],
     )
 
 
 def of_comparison(comparison: compare.Comparison) -> Figures:
     """The curves of several runs over each other."""
-    runs, labels = comparison.runs, comparison.labels
-    return _named(
-        [
-            plots.overlay(runs, labels, "validation", "loss", _VALIDATION),
-            plots.overlay(runs, labels, "train", "loss", "training loss, smoothed"),
-            plots.overlay(runs, labels, "validation", "token_accuracy", f"validation {_ACCURACY}"),
-        ]
-    )
+    return _named(_overlaid(comparison))
 
 
 def of_sweep(found: sweep.Sweep) -> Figures:
     """The curves of a sweep over each other, and each score against each setting."""
-    runs, labels = found.comparison.runs, found.comparison.labels
     return _named(
-        [
-            plots.overlay(runs, labels, "validation", "loss", _VALIDATION),
-            plots.overlay(runs, labels, "train", "loss", "training loss, smoothed"),
-        ],
+        _overlaid(found.comparison),
         {
             sheet.name: [
                 plots.knob(lines, f"{sheet.name}-{metric}-{key}", key, metric)
@@ -68,6 +75,25 @@ def of_sweep(found: sweep.Sweep) -> Figures:
             for sheet in found.sheets
         },
     )
+
+
+def _overlaid(found: compare.Comparison) -> list[Drawing | None]:
+    runs, labels = found.runs, found.labels
+    chosen = dict.fromkeys((run.selection or {}).get("metric", "loss") for run in runs)
+    more = [name for name in chosen if name not in (*_ALWAYS, *_ABOUT)]
+    prompts = [label for label, run in zip(labels, runs, strict=True) if history.with_prompts(run)]
+    note = ""
+    if prompts:
+        note = f"Of prompts too (config.loss.prompt_weight): {', '.join(prompts)}."
+    return [
+        plots.overlay(runs, labels, "validation", "loss", "validation loss (nats per token)"),
+        plots.overlay(runs, labels, "train", "loss", "training loss, smoothed", note),
+        plots.overlay(runs, labels, "validation", "token_accuracy", f"validation {_ACCURACY}"),
+        *(
+            plots.overlay(runs, labels, "validation", name, f"{display.name(name)} on validation")
+            for name in more
+        ),
+    ]
 
 
 def folder(page: Path) -> str:
@@ -85,7 +111,9 @@ def write(figures: Figures, page: Path) -> Path | None:
 
 
 def _named(
-    training: Iterable[Drawing | None], scores: dict[str, list[Drawing]] | None = None
+    training: Iterable[Drawing | None],
+    scores: dict[str, list[Drawing]] | None = None,
+    small: Iterable[Drawing | None] = (),
 ) -> Figures:
     """Leaves out what there was nothing to draw of; gives figures of one name a number each."""
     taken: set[str] = set()
@@ -101,4 +129,5 @@ def _named(
     return Figures(
         [distinct(one) for one in training if one],
         {name: list(map(distinct, found)) for name, found in (scores or {}).items()},
+        [distinct(one) for one in small if one],
     )

@@ -198,6 +198,19 @@ def _course(c: Comparison) -> str:
     return f"{said} {'rose' if c.paired[0] > 0 else 'fell'}"
 
 
+def epoch_metrics(selection: Record) -> dict[str, str]:
+    """What the table of the epochs shows: both of the loss, what chose where that is another, and
+    what was cut of the generated answers; each with the words above its column."""
+    shown = ["loss", "token_accuracy"]
+    shown += [selection["metric"]] if selection.get("metric") not in (None, *shown) else []
+    heads = {"loss": "val loss", "token_accuracy": "val token acc", "cut": "answers cut"}
+    return {
+        name: heads.get(name, display.name(name))
+        for name in [*shown, "cut"]
+        if all(name in epoch for epoch in selection["epochs"])
+    }
+
+
 def samples(run: Run, name: str) -> list[Record]:
     """Up to ``SAMPLES`` wrong, then right, answers of the tuned model, spread over the set.
 

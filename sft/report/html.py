@@ -1,9 +1,13 @@
 """The report as one self-contained HTML file: no scripts, no outside assets, prints well."""
 
 import math
+import re
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from sft import display, template
 from sft.eval import seeds
@@ -43,6 +47,7 @@ def render(
         suites=behaviour,
         figures=drawn or figures.of_run(run),
         files=files,
+        epoch_metrics=findings.epoch_metrics(run.selection) if run.selection else {},
         notes={name: findings.notes(run, name) for name in run.sets},
         samples={name: findings.samples(run, name) for name in run.sets},
         changed=findings.changed_config(run),
@@ -98,9 +103,22 @@ def _template(name: str) -> Any:
         value=display.score,
         change=display.change,
         words=display.name,
+        bounds=bounds,
+        key=key,
         over_seeds=over_seeds,
         by_seeds=by_seeds,
     )
+
+
+def bounds(interval: Sequence[float | None], metric: str) -> str:
+    """``94.2 % to 97.9 %``, which may be broken before and after the "to" only."""
+    return " to ".join(display.score(end, metric).replace(" ", "\xa0") for end in interval)
+
+
+def key(text: str) -> Markup:
+    """Settings by their keys, which may be broken after their dots only."""
+    parts = [escape(part) for part in re.split(r"(?<=[A-Za-z_])(?=\.[A-Za-z_])", text)]
+    return Markup(".<wbr>").join([parts[0], *(part[1:] for part in parts[1:])])
 
 
 def over_seeds(found: seeds.Summary, metric: str) -> str:

@@ -15,6 +15,9 @@ _HUGE = 1e30  # what is larger is not drawn: matplotlib's arithmetic ends there
 _NEAR = 0.004  # of the height of the axes: lines that are no farther apart hide each other
 _LONG = 30  # characters of a name beside a point
 _LINE = 0.24  # inches, of text
+_FROM_ZERO = ("loss", "perplexity", "grad_norm", "learning_rate")
+_OVER_DECADES = _FROM_ZERO[:-1]  # logarithmic where the values are far apart
+_HOLLOW = {"marker": "D", "linestyle": "none", "fillstyle": "none", "clip_on": False}
 
 type _Series = tuple[list[float], list[float]]  # x, y
 type _Line = tuple[str, list[float], list[float]]  # name, x, y
@@ -45,26 +48,52 @@ def curve(run: Run, field: str, label: str, trained: str = "training") -> Drawin
         if validation[0]:
             axes.plot(*validation, marker="o", label="validation", **points)
         if before[0]:
-            name = f"before training: {_exactly(field, before[1][-1])}"
-            hollow = {"marker": "D", "linestyle": "none", "fillstyle": "none", "clip_on": False}
-            axes.plot([0], before[1][-1:], label=name, **hollow, **points)
+            name = f"before training: {display.score(before[1][-1], field)}"
+            axes.plot([0], before[1][-1:], label=name, **_HOLLOW, **points)
         if run.selection:
             _mark_chosen(axes, run.selection, validation)
         _scale_y(axes, field, [*train[1], *validation[1], *before[1]])
-        _steps(axes, max([*train[0], *validation[0], 1]))
-        axes.set(xlabel="optimiser step", ylabel=_unit(field, label))
-        axes.margins(x=0.02)
-        axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
-        _legend(figure, axes)
+        _over_steps(figure, axes, [*train[0], *validation[0]], _unit(field, label))
         svg = drawing.written(figure)
+    found = [("train", row) for row in run.train] + [("validation", row) for row in run.validation]
     rows = [
         (split, row["step"], row["epoch"], row[field])
-        for split in ("train", "validation")
-        for row in getattr(run, split)
+        for split, row in found
         if row.get(field) is not None
     ]
     title = f"{label} over optimiser steps"
     return Drawing(drawing.file_name(field), title, svg, ("split", "step", "epoch", field), rows)
+
+
+def course(run: Run, field: str, label: str, limit: float = 0.0) -> Drawing | None:
+    """A small figure of ``field`` as logged in training; ``None`` where it has not been logged.
+
+    Args:
+      limit: drawn as a line across; 0 = none.
+    """
+    steps, values = _series(run.train, field)
+    if not steps:
+        return None
+    with drawing.canvas(5.0, 1.9) as (figure, axes):
+        axes.plot(steps, values, color=TRAIN, linewidth=1.2, label=label)
+        if 0 < limit < 2 * max(values):  # further up it would only flatten the curve
+            axes.axhline(limit, color=INK, linestyle=":", label=f"clipped to {limit:g}")
+        _scale_y(axes, field, values)
+        _over_steps(figure, axes, steps, label)
+        svg = drawing.written(figure)
+    rows = [(row["step"], row["epoch"], row[field]) for row in run.train if row.get(field)]
+    title = f"{label} over optimiser steps"
+    return Drawing(drawing.file_name(field), title, svg, ("step", "epoch", field), rows)
+
+
+def _over_steps(figure: Any, axes: Any, steps: Sequence[float], label: str) -> None:
+    """The axes of a figure over steps, and its legend."""
+    _steps(axes, max([*steps, 1]))
+    axes.set(xlabel="optimiser step", ylabel=label)
+    axes.margins(x=0.02)
+    axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        _legend(figure, axes)
 
 
 def _mark_chosen(axes: Any, selection: Record, validation: _Series) -> None:
@@ -77,7 +106,7 @@ def _mark_chosen(axes: Any, selection: Record, validation: _Series) -> None:
 
 
 def overlay(
-    runs: Sequence[Run], labels: Sequence[str], split: str, field: str, label: str
+    runs: Sequence[Run], labels: Sequence[str], split: str, field: str, label: str, note: str = ""
 ) -> Drawing | None:
     """``field`` over epochs, a line for each run with its name at the end of it.
 
@@ -86,6 +115,7 @@ def overlay(
 
     Args:
       split: ``train`` (a trailing mean) or ``validation``.
+      note: what else is to be known of it.
     """
     found = []
     for run, name in zip(runs, labels, strict=True):
@@ -96,21 +126,25 @@ def overlay(
     if not found:
         return None
     alike = coinciding(found)
+    values = [value for _, _, y in found for value in y]
     rows = [row for run in runs for row in getattr(run, split) if row["step"] == 0]
     before = sorted(set(_series(rows, field)[1]))
+    said = ", ".join(dict.fromkeys(display.score(value, field) for value in before))
+    is_near = _is_near(field, before, values)
+    if before and not is_near:
+        note = " ".join(filter(None, [f"Before training, off the axis: {said}.", note]))
     with drawing.canvas(4.7, max(3.0, _LINE * len(found) + 0.8)) as (figure, axes):
         for i, (_, x, y) in enumerate(found):
-            style = _line(i, *_place(i, alike))
+            style = _line(i, *_place(i, alike)) | {"clip_on": False}
             if split != "validation":
                 style |= {"marker": None}
             axes.plot(x, y, **style)
-        if before:
-            hollow = {"marker": "D", "linestyle": "none", "fillstyle": "none", "clip_on": False}
-            name = f"before training: {' and '.join(_exactly(field, v) for v in before[:2])}"
-            axes.plot([0.0] * len(before), before, color=INK, label=name, markersize=5, **hollow)
-            handles = axes.get_legend_handles_labels()[0]
-            figure.legend(handles[-1:], [name], loc="outside upper left", **LEGEND)
-        _scale_y(axes, field, [*before, *(v for _, _, y in found for v in y)], most=8)
+        if before and is_near:
+            points: dict[str, Any] = {"color": INK, "markersize": 5} | _HOLLOW
+            handles = axes.plot([0.0] * len(before), before, **points)
+            name = f"before training: {said}"
+            figure.legend(handles, [name], loc="outside upper left", **LEGEND)
+        _scale_y(axes, field, [*values, *(before if is_near else [])], most=8)
         _steps(axes, max(x[-1] for _, x, _ in found))
         axes.set(xlabel="epoch", ylabel=_unit(field, label))
         axes.margins(x=0.02)
@@ -129,8 +163,15 @@ def overlay(
         svg,
         ("run", "step", "epoch", field),
         rows,
-        note=_said(alike, [name for name, _, _ in found]),
+        note=" ".join(filter(None, [_said(alike, [name for name, _, _ in found]), note])),
     )
+
+
+def _is_near(field: str, before: Sequence[float], values: Sequence[float]) -> bool:
+    """Whether the values before training leave enough of an axis to those that runs differ in."""
+    low = 0.0 if field in _FROM_ZERO else min(values)
+    room = max(values) - low
+    return all(low - room <= value <= max(values) + room for value in before)
 
 
 def knob(lines: Sequence[tuple[str, list[tuple]]], name: str, x_label: str, metric: str) -> Drawing:
@@ -279,7 +320,7 @@ def _line(i: int, turn: int, turns: int) -> dict[str, Any]:
     if turns > 1:
         dash = 5.0
         gap = (dash * turn, (dash, dash * (turns - 1)))
-        style |= {"linestyle": gap, "markersize": 4.5 + 3.5 * (turns - 1 - turn)}
+        style |= {"linestyle": gap, "markersize": 4.5 + min(3.5, 9 / turns) * (turns - 1 - turn)}
         style |= {"fillstyle": "none"} if turn < turns - 1 else {}
     return style
 
@@ -336,10 +377,11 @@ def _legend(figure: Any, axes: Any) -> None:
 def _scale_y(
     axes: Any, field: str, values: Sequence[float], most: float = 50, from_zero: bool = True
 ) -> None:
-    """Of a loss: from 0, or logarithmic where the largest is ``most`` times the smallest."""
+    """Of a loss and the like from 0, or logarithmic where the largest is ``most`` times the
+    smallest; of a share at least a tenth, and not far beyond 0 and 1."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-    if field == "loss" and 0 < most * min(values) < max(values):
+    if field in _OVER_DECADES and 0 < most * min(values) < max(values):
         axes.set_yscale("log")  # else all epochs would lie on the axis
         decades = math.log10(max(values) / min(values))
         subs = (1, 2, 5) if decades < 2.5 else (1,)
@@ -347,8 +389,12 @@ def _scale_y(
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         return
-    if field == "loss" and from_zero:
+    if field in _FROM_ZERO and from_zero:
         axes.set_ylim(bottom=0)
+    if display.is_share(field):
+        low, high = axes.get_ylim()
+        wider = max(0.0, 0.1 - (high - low)) / 2
+        axes.set_ylim(max(low - wider, -0.03), min(high + wider, 1.03))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     _format(axes.yaxis, field)
 
@@ -377,10 +423,6 @@ def _format(axis: Any, field: str) -> None:
 
 def _unit(field: str, label: str) -> str:
     return f"{label} (%)" if display.is_share(field) else label
-
-
-def _exactly(field: str, value: float) -> str:
-    return display.score(value, field)
 
 
 def _numbers(dot: Dot, metric: str) -> str:

@@ -75,16 +75,11 @@ def _diagnosis(diagnosis: Diagnosis) -> list[str]:
 
 
 def _epochs(run: Run) -> list[str]:
-    """A line for each validation: both of the loss, what chose where that is another, and what
-    was cut of the generated answers."""
+    """A line for each validation."""
     selection = run.selection or {}
-    shown = ["loss", "token_accuracy"]
-    shown += [selection["metric"]] if selection.get("metric") not in (None, *shown) else []
-    shown += ["cut"]
-    shown = [name for name in shown if all(name in epoch for epoch in selection["epochs"])]
-    heads = {"loss": "val loss", "token_accuracy": "val token acc", "cut": "answers cut"}
-    widths = {name: max(9, len(heads.get(name, display.name(name)))) for name in shown}
-    titles = "".join(f"  {heads.get(n, display.name(n)):>{w}}" for n, w in widths.items())
+    shown = findings.epoch_metrics(selection)
+    widths = {name: max(9, len(head)) for name, head in shown.items()}
+    titles = "".join(f"  {shown[name]:>{width}}" for name, width in widths.items())
     lines = [f"{'epoch':>5}  {'step':>7}{titles}"]
     for epoch in selection["epochs"]:
         mark = f"  <- chosen: {selection.get('why', '')}" if _chosen(selection, epoch) else ""
