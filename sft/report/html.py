@@ -11,7 +11,17 @@ from markupsafe import Markup, escape
 
 from sft import display, template
 from sft.eval import seeds
-from sft.report import compare, figures, findings, groups, scores, suites, sweep
+from sft.report import (
+    answers,
+    compare,
+    confusion,
+    figures,
+    findings,
+    groups,
+    scores,
+    suites,
+    sweep,
+)
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.figures import Figures
 from sft.report.load import Record, Run
@@ -40,7 +50,11 @@ def render(
     return page.render(
         run=run,
         comparisons=comparisons,
-        scores=scores.of_sets(run) if shown is None else shown,
+        scores={
+            name: scores.with_baselines(run, name, found)
+            for name, found in (scores.of_sets(run) if shown is None else shown).items()
+        },
+        confusions={name: confusion.of_set(run, name) for name in run.sets},
         diagnosis=diagnosis or diagnose(run),
         headline=findings.headline(comparisons),
         warnings=[*findings.warnings(run, comparisons), *suites.warnings(behaviour)],
@@ -50,6 +64,7 @@ def render(
         epoch_metrics=findings.epoch_metrics(run.selection) if run.selection else {},
         notes={name: findings.notes(run, name) for name in run.sets},
         samples={name: findings.samples(run, name) for name in run.sets},
+        answers=answers.of_run(run),
         changed=findings.changed_config(run),
         throughput=median(run.train, "trained_tokens_per_second"),
     )
@@ -70,7 +85,8 @@ def render_comparison(
         files=files,
         diagnoses=[(label, diagnose(run)) for label, run in zip(labels, runs, strict=True)],
         groups={table.name: groups.of(table) for table in comparison.tables},
-        answers={table.name: compare.answers(table) for table in comparison.tables},
+        differing={table.name: compare.answers(table) for table in comparison.tables},
+        answers=answers.of_comparison(comparison),
     )
 
 
@@ -91,6 +107,21 @@ def render_sweep(found: sweep.Sweep, drawn: Figures | None = None, files: str = 
     )
 
 
+def render_answers(found: dict[str, list[answers.Page]], back: str) -> dict[str, str]:
+    """Pages with all answers, by the names of their files.
+
+    Args:
+      back: the address of the report, from where they lie.
+    """
+    page = _template("answers.html")
+    others = {name: pages[0].file for name, pages in found.items() if pages}
+    return {
+        one.file: page.render(page=one, pages=pages, others=others, back=back)
+        for pages in found.values()
+        for one in pages
+    }
+
+
 def _template(name: str) -> Any:
     return template.load(
         Path(__file__).with_name(name),
@@ -105,6 +136,7 @@ def _template(name: str) -> Any:
         words=display.name,
         bounds=bounds,
         key=key,
+        arm_name=scores.arm_name,
         over_seeds=over_seeds,
         by_seeds=by_seeds,
     )

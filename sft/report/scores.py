@@ -7,7 +7,7 @@ from sft import config as configs
 from sft import display
 from sft.errors import UserError
 from sft.eval import stats
-from sft.eval.metrics import LIKELIHOOD, RANKED
+from sft.eval.metrics import RANKED
 from sft.eval.verdict import Difference, verdict
 from sft.report.load import Record, Run
 
@@ -35,7 +35,10 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A metric of one arm on one set; ``change`` is against the base model, if it can be had."""
+    """A metric of one arm on one set; ``change`` is against the base model, if it can be had.
+
+    Of answers without a model ``arm`` is what they are, see ``Baseline.label``.
+    """
 
     arm: str
     metric: str
@@ -91,16 +94,6 @@ def arm_name(arm: str) -> str:
     return f"tuned ({arm.replace('step', 'step ', 1) if arm.startswith('step') else arm})"
 
 
-def is_generated(metric: str) -> bool:
-    """Whether the metric is of generated answers, which the cap may have cut."""
-    return metric not in LIKELIHOOD and metric not in RANKED
-
-
-def cut(record: Record) -> float | None:
-    """The share of answers that the cap ended; ``None``: not known."""
-    return record["cut"] / record["count"] if "cut" in record else None
-
-
 _RIGHT_OR_WRONG = (
     *("exact_match", "exact_match_normalised", "accuracy", *RANKED[:1], "label_accuracy_norm"),
     *("regex_match", "numeric_match", "json_valid"),
@@ -114,9 +107,19 @@ def is_right_or_wrong(metric: str) -> bool:
 
 def is_right(row: Record, metric: str) -> bool:
     """Whether an answer is right: by the metric, where that decides it, or else by exact match."""
+    metric = "label_accuracy" if metric == "label_macro_f1" else metric
     if metric in _RIGHT_OR_WRONG and metric in row.get("scores", {}):
         return row["scores"][metric] == 1
     return row["correct"]
+
+
+def answer_of(row: Record, metric: str) -> tuple[str, str]:
+    """What is judged by the metric of an answer, and what else it says: ranked labels are judged,
+    and text was generated beside them."""
+    if metric in RANKED and "ranked" in row:
+        ranked = row["ranked_norm" if metric == "label_accuracy_norm" else "ranked"]
+        return ranked, f"generated: {row['predicted']}"
+    return row["predicted"], ""
 
 
 def metrics(record: Record) -> dict[str, Record]:
@@ -177,6 +180,21 @@ def of_set(run: Run, name: str) -> list[Score]:
         for arm in labels
         if metric in records[arm]
     ]
+
+
+def with_baselines(run: Run, name: str, found: Sequence[Score]) -> list[Score]:
+    """The same, and of each metric first what answers without a model would score."""
+    without = baselines(*(run.evals[arm, name] for arm in arms(run, name)))
+    rows: list[Score] = []
+    for i, score in enumerate(found):
+        if i == 0 or found[i - 1].metric != score.metric:
+            rows += [
+                Score(one.label, score.metric, known["value"], _interval(known), score.better, None, None)
+                for one in without
+                if (known := one.metrics.get(score.metric))
+            ]
+        rows.append(score)
+    return rows
 
 
 def _interval(found: Record) -> tuple[float, float] | None:
