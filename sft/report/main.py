@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
-from sft.report import compare, figures, html, scores, sweep, tables, terminal
+from sft.report import compare, figures, html, onward, scores, sweep, tables, terminal
 from sft.report.diagnosis import diagnose
 from sft.report.figures import Figures
 from sft.report.load import load_run
@@ -43,6 +43,7 @@ def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
     written = _write({page: text}, drawn)
     print(terminal.render(run, diagnosis, shown), end="")
     print(written)
+    print(onward.lines(onward.of_run(run)))
     return {"report": str(page), "diagnosis": [vars(finding) for finding in diagnosis.findings]}
 
 
@@ -63,6 +64,8 @@ def _compare(workdirs: Sequence[str], page: Path) -> dict[str, Any]:
             f"{'; '.join(comparison.refused)}. These scores are not compared; evaluate the runs "
             "with the same config.data.test and prompts."
         )
+    if todo := onward.lines(onward.of_comparison(comparison)):
+        print(todo)
     best = {found.name: found.best for found in comparison.tables}
     return {"report": str(page), "markdown": str(table), "best": best}
 
@@ -87,6 +90,8 @@ def _sweep(workdir: str, out: str) -> dict[str, Any]:
     if found.unfinished:
         print(f"Not scored yet: {', '.join(found.unfinished)}.")
     print(written)
+    if todo := onward.lines(onward.of_sweep(found)):
+        print(todo)
     best = {
         sheet.name: {m: sweep.settings_text(sheet.rows[i]) for m, i in sheet.best.items()}
         for sheet in found.sheets

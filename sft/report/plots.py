@@ -13,7 +13,8 @@ from sft.report.load import Record, Run
 
 _HUGE = 1e30  # what is larger is not drawn: matplotlib's arithmetic ends there
 _NEAR = 0.004  # of the height of the axes: lines that are no farther apart hide each other
-_LONG = 30  # characters of a name beside a point
+_SHORT, _LONG = 22, 30  # characters of a name at the end of a line, and beside a point
+MANY, NAMED = 12, 6  # lines: with more than so many, only so few are told apart
 _LINE = 0.24  # inches, of text
 _FROM_ZERO = ("loss", "perplexity", "grad_norm", "learning_rate")
 _OVER_DECADES = _FROM_ZERO[:-1]  # logarithmic where the values are far apart
@@ -110,8 +111,9 @@ def overlay(
 ) -> Drawing | None:
     """``field`` over epochs, a line for each run with its name at the end of it.
 
-    Lines that coincide are drawn as dashes that take turns, and the note says which do. What was
-    measured before the first step stands apart, at epoch 0.
+    Lines that coincide are drawn as dashes that take turns, and the note says which do. Of more
+    than ``MANY`` runs the best ``NAMED`` at the end are drawn so, and the others thin and grey.
+    What was measured before the first step stands apart, at epoch 0.
 
     Args:
       split: ``train`` (a trailing mean) or ``validation``.
@@ -125,31 +127,37 @@ def overlay(
             found.append((drawing.plain(name), x, trailing_mean(y, max(1, len(y) // 20))))
     if not found:
         return None
-    alike = coinciding(found)
+    named = _best(found, field) if len(found) > MANY else found
+    alike = coinciding(named)
     values = [value for _, _, y in found for value in y]
-    rows = [row for run in runs for row in getattr(run, split) if row["step"] == 0]
-    before = sorted(set(_series(rows, field)[1]))
-    said = ", ".join(dict.fromkeys(display.score(value, field) for value in before))
+    start = [row for run in runs for row in getattr(run, split) if row["step"] == 0]
+    before = sorted(set(_series(start, field)[1]))
+    at_start = ", ".join(dict.fromkeys(display.score(value, field) for value in before))
     is_near = _is_near(field, before, values)
-    if before and not is_near:
-        note = " ".join(filter(None, [f"Before training, off the axis: {said}.", note]))
-    with drawing.canvas(4.7, max(3.0, _LINE * len(found) + 0.8)) as (figure, axes):
-        for i, (_, x, y) in enumerate(found):
+    notes = [_said(alike, [name for name, _, _ in named])]
+    notes += [f"Before training, off the axis: {at_start}."] if before and not is_near else []
+    if named is not found:
+        notes += [f"Named are the {NAMED} best of {len(found)} runs at the end; the CSV has all."]
+    is_long = max(len(name) for name, _, _ in named) > _SHORT
+    height = max(3.0, _LINE * len(named) + 0.8) + is_long * _LINE * len(named)
+    with drawing.canvas(4.7, height) as (figure, axes):
+        for _, x, y in found if named is not found else ():
+            axes.plot(x, y, color=FAINT, linewidth=0.7, alpha=0.6)
+        for i, (name, x, y) in enumerate(named):
             style = _line(i, *_place(i, alike)) | {"clip_on": False}
-            if split != "validation":
-                style |= {"marker": None}
-            axes.plot(x, y, **style)
+            style |= {} if split == "validation" else {"marker": None}
+            axes.plot(x, y, label=_short(name, _LONG * 2) if is_long else "", **style)
         if before and is_near:
             points: dict[str, Any] = {"color": INK, "markersize": 5} | _HOLLOW
-            handles = axes.plot([0.0] * len(before), before, **points)
-            name = f"before training: {said}"
-            figure.legend(handles, [name], loc="outside upper left", **LEGEND)
+            axes.plot([0.0] * len(before), before, label=f"before training: {at_start}", **points)
         _scale_y(axes, field, [*values, *(before if is_near else [])], most=8)
         _steps(axes, max(x[-1] for _, x, _ in found))
         axes.set(xlabel="epoch", ylabel=_unit(field, label))
         axes.margins(x=0.02)
         axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
-        _name_lines(axes, found)
+        if not is_long:
+            _name_lines(axes, named)
+        _legend(figure, axes)
         svg = drawing.written(figure)
     rows = [
         (name, row["step"], row["epoch"], row[field])
@@ -163,8 +171,15 @@ def overlay(
         svg,
         ("run", "step", "epoch", field),
         rows,
-        note=" ".join(filter(None, [_said(alike, [name for name, _, _ in found]), note])),
+        note=" ".join(filter(None, [*notes, note])),
     )
+
+
+def _best(found: Sequence[_Line], field: str) -> list[_Line]:
+    """The lines that end best, in their order."""
+    sign = 1 if field in _OVER_DECADES else -1
+    best = sorted(range(len(found)), key=lambda i: sign * found[i][2][-1])[:NAMED]
+    return [found[i] for i in sorted(best)]
 
 
 def _is_near(field: str, before: Sequence[float], values: Sequence[float]) -> bool:
@@ -306,11 +321,18 @@ def _place(i: int, alike: Sequence[tuple[list[int], bool]]) -> tuple[int, int]:
 def _said(alike: Sequence[tuple[list[int], bool]], names: Sequence[str]) -> str:
     """Which lines coincide, in words."""
     said = [
-        f"{', '.join(names[i] for i in group[:-1])} and {names[group[-1]]} "
-        + ("are the same line" if equal else "are almost the same line")
+        f"{_listed([names[i] for i in group])} are {'' if equal else 'almost '}the same line"
         for group, equal in alike
     ]
     return f"{'; '.join(said)}: their dashes take turns." if said else ""
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    """``a, b and c``; of many the first, and how many more."""
+    first, last = [*names[:-1]], names[-1]
+    if len(names) > most:
+        first, last = [*names[: most - 1]], f"{len(names) - most + 1} more"
+    return f"{', '.join(first)} and {last}"
 
 
 def _line(i: int, turn: int, turns: int) -> dict[str, Any]:
@@ -351,7 +373,7 @@ def _name_lines(axes: Any, found: Sequence[_Line]) -> None:
         heights[k] = max(heights[k], below) if lift else heights[k]
     for i, height in zip(order, heights, strict=True):
         axes.annotate(
-            _short(found[i][0], 22),
+            _short(found[i][0], _SHORT),
             xy=(1.02, height),
             xycoords="axes fraction",
             va="center",
@@ -369,9 +391,10 @@ def _short(name: str, most: int) -> str:
 def _legend(figure: Any, axes: Any) -> None:
     """Above the axes, in as many columns as there is room for."""
     handles, names = axes.get_legend_handles_labels()
-    longest = max((len(name) for name in names), default=0)
-    columns = 3 if longest <= 20 else 2 if longest <= 34 else 1
-    figure.legend(handles, names, loc="outside upper left", ncols=columns, **LEGEND)
+    if names:
+        room = 0.5 + 0.075 * max(map(len, names))  # inches: the sign, and the letters
+        columns = max(1, min(3, int(figure.get_size_inches()[0] / room)))
+        figure.legend(handles, names, loc="outside upper left", ncols=columns, **LEGEND)
 
 
 def _scale_y(
