@@ -1,14 +1,14 @@
 """Pages with every answer, which can be filtered; they are read without scripts too.
 
-The pages of a set have ``MOST`` prompts each, those that the last model got wrong first. Of a set with
-more than ``PAGES`` of them the rest is where it always is, in the files of predictions.
+The pages of a set have ``MOST`` prompts each, those that the last model got wrong first. What is more
+than ``PAGES`` of them is where it always is, in the files of predictions.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
 from sft.report import compare, scores
-from sft.report.drawing import file_name
+from sft.report.drawing import distinct_name, file_name
 from sft.report.load import Record, Run
 
 MOST = 1000  # prompts on a page
@@ -45,6 +45,7 @@ class Prompt:
 @dataclasses.dataclass(frozen=True)
 class Page:
     """Attributes:
+    metric: by which answers are right or wrong.
     file: its name in the folder beside the report.
     number, count: which of how many pages of the set.
     first: number of its first prompt among ``total`` of the set, from 1 on.
@@ -53,6 +54,7 @@ class Page:
     """
 
     name: str
+    metric: str
     file: str
     labels: list[str]
     number: int
@@ -66,19 +68,19 @@ class Page:
 
 def of_run(run: Run) -> dict[str, list[Page]]:
     """By set, the pages with the answers of every model that was scored on it."""
-    found = {}
+    found, taken = {}, set()
     for name in run.sets:
         arms = scores.arms(run, name)
         models = [(scores.arm_name(arm), run.predictions[arm, name]) for arm in arms]
         metric = scores.primary(*(run.evals[arm, name] for arm in arms))
         files = [f"eval/{arm}.{name}.predictions.jsonl" for arm in arms]
-        found[name] = _pages(name, models, metric, files)
+        found[name] = _pages(name, models, metric, files, taken)
     return found
 
 
 def of_comparison(comparison: compare.Comparison) -> dict[str, list[Page]]:
     """By set, the pages with the answers of the compared models."""
-    found = {}
+    found, taken = {}, set()
     for table in comparison.tables:
         models = [(entry.label, entry.predictions) for entry in table.entries]
         metric = scores.primary(*(entry.record for entry in table.entries))
@@ -86,21 +88,27 @@ def of_comparison(comparison: compare.Comparison) -> dict[str, list[Page]]:
             f"{entry.run.path}/eval/{entry.arm}.{table.name}.predictions.jsonl"
             for entry in table.entries
         ]
-        found[table.name] = _pages(table.name, models, metric, files)
+        found[table.name] = _pages(table.name, models, metric, files, taken)
     return found
 
 
 def _pages(
-    name: str, models: Sequence[tuple[str, Sequence[Record]]], metric: str, files: list[str]
+    name: str,
+    models: Sequence[tuple[str, Sequence[Record]]],
+    metric: str,
+    files: list[str],
+    taken: set[str],
 ) -> list[Page]:
     prompts = _prompts(models, metric)
     labels = [label for label, rows in models if rows]
+    stem = distinct_name(file_name(f"answers-{name}"), taken)
     count = -(-len(prompts) // MOST)
     shown = min(count, PAGES)
     return [
         Page(
             name,
-            file_name(f"answers-{name}") + (f"-{number}" if number > 1 else "") + ".html",
+            metric,
+            f"{stem}.html" if number == 1 else f"{stem}.{number}.html",
             labels,
             number,
             shown,

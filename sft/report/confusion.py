@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sft.eval.metrics.match import canonical, first_line
 from sft.report import scores
-from sft.report.drawing import comma_separated, file_name
+from sft.report.drawing import comma_separated, distinct_name, file_name
 from sft.report.load import Record, Run
 
 MOST = 12  # labels of a matrix on a page
@@ -20,8 +20,8 @@ class Label:
 
     Attributes:
       rows: that expect it; ``answered``: that were answered so; ``right``: both.
-      precision: ``right / answered``, ``recall``: ``right / rows``, and ``f1``, their harmonic mean;
-        0 where it would be 0 / 0, as in scikit-learn's ``f1_score``.
+      precision: ``right / answered``; ``recall``: ``right / rows``; ``f1``: their harmonic mean. 0
+        where it would be 0 / 0, as in scikit-learn's ``f1_score``.
     """
 
     text: str
@@ -63,7 +63,7 @@ class Confusion:
 
     @property
     def shown(self) -> tuple[list[str], list[str], list[list[int]]]:
-        """Rows, columns and counts of at most ``MOST`` labels; the others are one, by their number."""
+        """Rows, columns and counts of at most ``MOST`` labels; all others together are the last."""
         texts = [label.text for label in self.labels]
         if len(texts) <= MOST:
             return texts, self.columns, self.counts
@@ -79,14 +79,24 @@ class Confusion:
     @property
     def files(self) -> dict[str, str]:
         """The whole matrix and the numbers of every label, as CSV."""
-        matrix = [
-            [label.text, *row] for label, row in zip(self.labels, self.counts, strict=True)
-        ]
+        matrix = [[label.text, *row] for label, row in zip(self.labels, self.counts, strict=True)]
         classes = [[label.text, *(getattr(label, x) for x in _HEADS[1:])] for label in self.labels]
         return {
             f"{self.name}.csv": comma_separated(["expected \\ answered", *self.columns], matrix),
             f"{self.name}-labels.csv": comma_separated(_HEADS, classes),
         }
+
+
+def of_run(run: Run) -> dict[str, list[Confusion]]:
+    """By set, ``of_set``; no two have the same name."""
+    taken: set[str] = set()
+    return {
+        name: [
+            dataclasses.replace(one, name=distinct_name(one.name, taken))
+            for one in of_set(run, name)
+        ]
+        for name in run.sets
+    }
 
 
 def of_set(run: Run, name: str) -> list[Confusion]:

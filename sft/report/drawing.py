@@ -113,6 +113,16 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text)[:_NAME].strip("-.") or "unnamed"
 
 
+def distinct_name(name: str, taken: set[str]) -> str:
+    """``name``, with a number if it is ``taken``; adds it there."""
+    found, number = name, 1
+    while found.casefold() in taken:  # some file systems do not tell letters by their case
+        number += 1
+        found = f"{name}-{number}"
+    taken.add(found.casefold())
+    return found
+
+
 def plain(text: str) -> str:
     """On one line and without signs that no font shows or no XML holds."""
     return "".join(

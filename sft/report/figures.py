@@ -5,15 +5,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sft import display
-from sft.report import compare, plots, sweep
+from sft.report import compare, plots, scores, sweep
 from sft.report.diagnosis import history
-from sft.report.drawing import Drawing
-from sft.report.load import Run
+from sft.report.drawing import Drawing, distinct_name
+from sft.report.load import Record, Run
 from sft.workdir import write_text
 
 _LOSS, _ACCURACY = "loss (nats per trained token)", "token accuracy"
 _ALWAYS = ("loss", "token_accuracy")
 _ABOUT = ("split", "step", "epoch")  # of a row, no numbers to draw
+
+
+type _Model = tuple[str, str, Record]  # label, arm, evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,7 @@ def of_run(run: Run) -> Figures:
             plots.curve(run, "token_accuracy", _ACCURACY, trained),
             *(plots.curve(run, name, f"{display.name(name)} on validation") for name in more),
         ],
+        {name: _dots(name, _models(run, name)) for name in run.sets},
         small=[
             plots.course(run, "learning_rate", "learning rate"),
             plots.course(run, "grad_norm", "gradient norm", clip),
@@ -58,8 +62,12 @@ def of_run(run: Run) -> Figures:
 
 
 def of_comparison(comparison: compare.Comparison) -> Figures:
-    """The curves of several runs over each other."""
-    return _named(_overlaid(comparison))
+    """The curves of several runs over each other, and the scores of their models."""
+    found = {
+        table.name: _dots(table.name, [(e.label, e.arm, e.record) for e in table.entries])
+        for table in comparison.tables
+    }
+    return _named(_overlaid(comparison), found)
 
 
 def of_sweep(found: sweep.Sweep) -> Figures:
@@ -75,6 +83,29 @@ def of_sweep(found: sweep.Sweep) -> Figures:
             for sheet in found.sheets
         },
     )
+
+
+def _models(run: Run, name: str) -> list[_Model]:
+    arms = scores.arms(run, name)
+    return [(scores.arm_name(arm), arm, run.evals[arm, name]) for arm in arms]
+
+
+def _dots(name: str, models: list[_Model]) -> list[Drawing]:
+    """What the set is about, of each model and of answers without one."""
+    records = [record for *_, record in models]
+    metric = scores.primary(*records)
+    without = [(one.label, "baseline", one.metrics) for one in scores.baselines(*records)]
+    with_one = [
+        (label, "base" if arm.startswith("base") else "tuned", scores.metrics(record))
+        for label, arm, record in models
+    ]
+    found = [
+        plots.Dot(label, kind, known["value"], *(known.get("interval") or (None, None)))
+        for label, kind, metrics in [*without, *with_one]
+        if (known := metrics.get(metric))
+    ]
+    title = f"{display.name(metric)} on {name}, with 95 % intervals"
+    return [plots.dots(found, metric, f"{name}-{metric}", title)] if found else []
 
 
 def _overlaid(found: compare.Comparison) -> list[Drawing | None]:
@@ -119,12 +150,7 @@ def _named(
     taken: set[str] = set()
 
     def distinct(drawing: Drawing) -> Drawing:
-        name, number = drawing.name, 1
-        while name.casefold() in taken:  # some file systems do not tell letters by their case
-            number += 1
-            name = f"{drawing.name}-{number}"
-        taken.add(name.casefold())
-        return dataclasses.replace(drawing, name=name)
+        return dataclasses.replace(drawing, name=distinct_name(drawing.name, taken))
 
     return Figures(
         [distinct(one) for one in training if one],

@@ -81,15 +81,19 @@ def _tested(metric: str, change: scores.Change) -> str:
 
 
 def notes(run: Run, name: str) -> list[str]:
-    """What stands beside the scores on a set: answers that were cut, what is wrong with them, and
-    what would be right without a model."""
+    """What stands beside the scores on a set: answers that were cut, and what is wrong with them."""
     found = []
     for arm in scores.arms(run, name):
         record = run.evals[arm, name]
         said = [text for text in (lines.cut(record), lines.errors(record)) if text]
-        found += [f"{arm}: {', '.join(said)}"] if said else []
+        found += [f"{scores.arm_name(arm)}: {', '.join(said)}"] if said else []
+    return found
+
+
+def without_model(run: Run, name: str) -> list[str]:
+    """What would be right without a model, a sentence for each most frequent answer."""
     constants = [lines.constants(run.evals[arm, name]) for arm in scores.arms(run, name)]
-    return found + [text for text in dict.fromkeys(constants) if text]
+    return [text for text in dict.fromkeys(constants) if text]
 
 
 def headline(comparisons: list[Comparison]) -> str:
@@ -214,20 +218,33 @@ def epoch_metrics(selection: Record) -> dict[str, str]:
 def samples(run: Run, name: str) -> list[Record]:
     """Up to ``SAMPLES`` wrong, then right, answers of the tuned model, spread over the set.
 
-    Each is a prediction record with the base's answer to the same prompt under ``base`` and
-    ``base_correct`` (None where the base has none).
+    Each is ``{"source", "prompt", "expected", "text", "more", "is_right"}``, see
+    ``scores.answer_of``, with the same of the base's answer to it as ``base``, ``base_more`` and
+    ``base_is_right`` (None where the base has none). The metric of the set says what is right.
     """
-    tuned = run.predictions.get(("best", name), [])
-    base = {scores.key(record): record for record in run.predictions.get(("base", name), [])}
-    chosen = spread([r for r in tuned if not r["correct"]])
-    chosen += spread([r for r in tuned if r["correct"]])
+    record, rows = run.eval("best", name), run.predictions.get(("best", name), [])
+    if not record:
+        return []
+    metric = scores.primary(record)
+    base = {scores.key(row): row for row in run.predictions.get(("base", name), [])}
+    chosen = spread([row for row in rows if not scores.is_right(row, metric)])
+    chosen += spread([row for row in rows if scores.is_right(row, metric)])
     result = []
-    for record in chosen:
-        other = base.get(scores.key(record), {})
-        result.append(
-            {**record, "base": other.get("predicted"), "base_correct": other.get("correct")}
-        )
+    for row in chosen:
+        text, more = scores.answer_of(row, metric)
+        shown = {key: row[key] for key in ("source", "prompt", "expected")}
+        shown |= {"text": text, "more": more, "is_right": scores.is_right(row, metric)}
+        other = base.get(scores.key(row))
+        before, aside = scores.answer_of(other, metric) if other else (None, "")
+        is_right = scores.is_right(other, metric) if other else None
+        result.append(shown | {"base": before, "base_more": aside, "base_is_right": is_right})
     return result
+
+
+def wrong(run: Run, name: str) -> int:
+    """How many of the tuned model's answers are wrong, as ``samples`` has it."""
+    record, rows = run.eval("best", name), run.predictions.get(("best", name), [])
+    return sum(not scores.is_right(row, scores.primary(record)) for row in rows) if record else 0
 
 
 def changed_config(run: Run) -> list[tuple[str, Any, Any]]:

@@ -54,7 +54,7 @@ def render(
             name: scores.with_baselines(run, name, found)
             for name, found in (scores.of_sets(run) if shown is None else shown).items()
         },
-        confusions={name: confusion.of_set(run, name) for name in run.sets},
+        confusions=confusion.of_run(run),
         diagnosis=diagnosis or diagnose(run),
         headline=findings.headline(comparisons),
         warnings=[*findings.warnings(run, comparisons), *suites.warnings(behaviour)],
@@ -64,6 +64,7 @@ def render(
         epoch_metrics=findings.epoch_metrics(run.selection) if run.selection else {},
         notes={name: findings.notes(run, name) for name in run.sets},
         samples={name: findings.samples(run, name) for name in run.sets},
+        wrong={name: findings.wrong(run, name) for name in run.sets},
         answers=answers.of_run(run),
         changed=findings.changed_config(run),
         throughput=median(run.train, "trained_tokens_per_second"),

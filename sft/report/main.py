@@ -1,15 +1,29 @@
 """``sft report``: prints a run and writes its ``report.html``, or compares several, or a sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sft.errors import UserError
-from sft.report import compare, figures, html, onward, scores, sweep, tables, terminal
+from sft.report import (
+    answers,
+    compare,
+    confusion,
+    figures,
+    html,
+    onward,
+    scores,
+    sweep,
+    tables,
+    terminal,
+)
 from sft.report.diagnosis import diagnose
 from sft.report.figures import Figures
 from sft.report.load import load_run
 from sft.workdir import path_of, write_text
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
@@ -39,8 +53,13 @@ def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
     shown = scores.of_sets(run)
     page = path_of(out) if out else run.path / "report.html"
     drawn = figures.of_run(run)
-    text = html.render(run, diagnosis, shown, drawn, figures.folder(page))
-    written = _write({page: text}, drawn)
+    beside = figures.folder(page)
+    text = html.render(run, diagnosis, shown, drawn, beside)
+    more = html.render_answers(answers.of_run(run), f"../{page.name}")
+    for found in confusion.of_run(run).values():
+        for one in found:
+            more |= one.files
+    written = _write({page: text}, drawn, more)
     print(terminal.render(run, diagnosis, shown), end="")
     print(written)
     print(onward.lines(onward.of_run(run)))
@@ -56,7 +75,8 @@ def _compare(workdirs: Sequence[str], page: Path) -> dict[str, Any]:
     text = terminal.markdown(comparison)
     drawn = figures.of_comparison(comparison)
     html_text = html.render_comparison(comparison, drawn, figures.folder(page))
-    written = _write({page: html_text, table: text}, drawn)
+    more = html.render_answers(answers.of_comparison(comparison), f"../{page.name}")
+    written = _write({page: html_text, table: text}, drawn, more)
     print(text)
     print(written)
     if comparison.refused:
@@ -105,13 +125,25 @@ def _sweep(workdir: str, out: str) -> dict[str, Any]:
     }
 
 
-def _write(files: dict[Path, str], drawn: Figures) -> str:
-    """Writes a page, the tables beside it and the files of its figures; says what was written."""
+def _write(files: dict[Path, str], drawn: Figures, more: Mapping[str, str] = _NOTHING) -> str:
+    """Writes a page, the tables beside it, and the folder with the files of its figures.
+
+    Args:
+      more: other files in the folder, by their names.
+
+    Returns:
+      What was written.
+    """
     for path, content in files.items():
         write_text(path, content)
     page = next(iter(files))
-    charts = figures.write(drawn, page)
-    named = f"; the figures as SVG and CSV: {charts}" if charts else ""
+    beside = figures.write(drawn, page)
+    for name, content in more.items():
+        beside = page.with_name(figures.folder(page))
+        write_text(beside / name, content)
+    named = (
+        f"; {'all answers, and ' if more else ''}figures as SVG and CSV: {beside}" if beside else ""
+    )
     return f"wrote {', '.join(map(str, files))}{named}"
 
 

@@ -253,39 +253,34 @@ _DOTS: dict[str, dict[str, Any]] = {
 }
 
 
-def dots(found: Sequence[Dot], metric: str, name: str, title: str, about: str = "") -> Drawing:
-    """Scores by one metric as points with intervals and numbers, one below another.
+def dots(found: Sequence[Dot], metric: str, name: str, title: str) -> Drawing:
+    """Scores by one metric as points with intervals, one below another, each under its name and
+    numbers: so that they can be read on a phone.
 
     Args:
       name: of the figure's files.
-      about: stands under the axis, after the metric.
     """
-    known = [dot for dot in found if _drawable(dot.value)]
-    with drawing.canvas(5.0, _LINE * len(found) + 0.75) as (figure, axes):
+    with drawing.canvas(5.0, 2 * _LINE * len(found) + 0.65) as (figure, axes):
         for row, dot in enumerate(found):
             style = _DOTS[dot.kind]
-            if dot in known:
+            if _drawable(dot.value):
                 ends = [end if end is not None else dot.value for end in (dot.low, dot.high)]
                 axes.plot(ends, [row, row], color=style["color"], linewidth=1.6)
                 axes.plot([dot.value], [row], linestyle="none", markersize=6, **style)
-            axes.annotate(
-                _numbers(dot, metric),
-                xy=(1.03, row),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=9,
-                color=style["color"] if dot.kind == "tuned" else INK,
-                annotation_clip=False,
-            )
-        names = [_short(drawing.plain(dot.label), _LONG) for dot in found]
-        axes.set_yticks(range(len(found)), names)
-        axes.set_ylim(len(found) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
+            colour = style["color"] if dot.kind == "tuned" else INK
+            text: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "color": colour}
+            text |= {"fontsize": 9.5, "va": "center"}
+            label = _short(drawing.plain(dot.label), _LONG)
+            axes.annotate(label, xy=(0.0, row - 0.48), **text)
+            axes.annotate(_numbers(dot, metric), xy=(1.0, row - 0.48), ha="right", **text)
+        axes.set_yticks([])
+        axes.set_ylim(len(found) - 0.6, -0.8)
         axes.spines["left"].set_visible(False)
+        if display.is_share(metric):
+            axes.set_xlim(0, 1)
         _scale_x(axes, metric)
-        axes.set(xlabel=_unit(metric, display.name(metric)) + about)
+        axes.set(xlabel=_unit(metric, display.name(metric)))
         axes.grid(axis="x", color=FAINT, alpha=0.35, linewidth=0.6)
-        axes.grid(axis="y", color=FAINT, alpha=0.2, linewidth=0.6, linestyle=":")
         svg = drawing.written(figure)
     return Drawing(
         drawing.file_name(name),

@@ -37,7 +37,8 @@ class Change:
 class Score:
     """A metric of one arm on one set; ``change`` is against the base model, if it can be had.
 
-    Of answers without a model ``arm`` is what they are, see ``Baseline.label``.
+    Attributes:
+      without: of answers without a model, what they are; their ``arm`` is ``""``.
     """
 
     arm: str
@@ -47,6 +48,12 @@ class Score:
     better: str
     signature: str | None
     change: Change | None
+    without: str = ""
+
+    @property
+    def label(self) -> str:
+        """The model, for a table."""
+        return self.without or arm_name(self.arm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +168,14 @@ def of_sets(run: Run) -> dict[str, list[Score]]:
 
 
 def of_set(run: Run, name: str) -> list[Score]:
-    """All scores on a set, metric by metric, the base model first."""
+    """All scores on a set, metric by metric, first the one that the set is about, and of each the
+    base model first."""
     labels = arms(run, name)
     records = {arm: metrics(run.evals[arm, name]) for arm in labels}
     changes = {arm: against_base(run, arm, name) for arm in labels if arm != "base"}
-    order = dict.fromkeys(metric for arm in labels for metric in records[arm])
+    first = primary(*(run.evals[arm, name] for arm in labels))
+    every = dict.fromkeys(metric for arm in labels for metric in records[arm])
+    order = sorted(every, key=lambda metric: metric != first)
     return [
         Score(
             arm,
@@ -189,7 +199,15 @@ def with_baselines(run: Run, name: str, found: Sequence[Score]) -> list[Score]:
     for i, score in enumerate(found):
         if i == 0 or found[i - 1].metric != score.metric:
             rows += [
-                Score(one.label, score.metric, known["value"], _interval(known), score.better, None, None)
+                dataclasses.replace(
+                    score,
+                    arm="",
+                    value=known["value"],
+                    interval=_interval(known),
+                    signature=None,
+                    change=None,
+                    without=one.label,
+                )
                 for one in without
                 if (known := one.metrics.get(score.metric))
             ]

@@ -23,7 +23,9 @@ def render(
     lines = [findings.headline(comparisons), ""]
     for comparison in comparisons:
         lines.append(f"  {comparison.sentence}")
-        lines += [f"    {note}" for note in findings.notes(run, comparison.name)]
+        notes = findings.notes(run, comparison.name)
+        notes += findings.without_model(run, comparison.name)
+        lines += [f"    {note}" for note in notes]
         lines += _scores(shown[comparison.name], comparison.metric)
     lines += [f"  note: {warning}" for warning in findings.warnings(run, comparisons)]
     for suite in suites.of_run(run):
