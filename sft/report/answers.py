@@ -1,7 +1,7 @@
 """Pages with every answer, which can be filtered; they are read without scripts too.
 
-The pages of a set have ``MOST`` prompts each, those that the last model got wrong first. What is more
-than ``PAGES`` of them is where it always is, in the files of predictions.
+The pages of a set have ``MOST`` prompts each, those that the last model got wrong first. What is
+more than ``PAGES`` of them is where it always is, in the files of predictions.
 """
 
 import dataclasses

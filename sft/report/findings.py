@@ -81,7 +81,7 @@ def _tested(metric: str, change: scores.Change) -> str:
 
 
 def notes(run: Run, name: str) -> list[str]:
-    """What stands beside the scores on a set: answers that were cut, and what is wrong with them."""
+    """What stands beside the scores on a set: the answers cut, and what is wrong with answers."""
     found = []
     for arm in scores.arms(run, name):
         record = run.evals[arm, name]

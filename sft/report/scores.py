@@ -81,7 +81,7 @@ def baselines(*records: Record) -> list[Baseline]:
         if constant := record.get("constant"):
             majority, drawn = constant["majority"], constant["random"]
             of = "training" if majority["known_from"] == "training" else "this set"
-            label = f"always {_quoted(majority['label'])}, most frequent in {of}"
+            label = f"always {_quoted(majority['label'])} ({of}'s most frequent)"
             found.setdefault(label, Baseline("majority", label, majority["metrics"]))
             label = f"one of {display.counted(drawn['labels'], 'label')} at random"
             found.setdefault(label, Baseline("random", label, drawn["metrics"]))

@@ -48,6 +48,7 @@ class Sheet:
 
     Attributes:
       best: by metric, index of the row with the best mean.
+      baselines: answers without a model, which are compared with no row.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Sheet:
     rows: list[Row]
     best: dict[str, int]
     notes: list[str]
+    baselines: list[scores.Baseline]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +179,8 @@ def _sheet(table: compare.Table) -> Sheet:
             )
         )
     best = {metric: index for metric in table.metrics if (index := _best(metric, rows)) is not None}
-    return Sheet(table.name, [key for key, _ in turned], table.metrics, rows, best, table.notes)
+    knobs = [key for key, _ in turned]
+    return Sheet(table.name, knobs, table.metrics, rows, best, table.notes, table.baselines)
 
 
 def _over_prompts(first: Group, group: Group) -> dict[str, Change]:
