@@ -13,7 +13,7 @@ from test_report import edit, parse
 from sft import cli
 from sft import config as configs
 from sft.eval import stats
-from sft.report import compare, html, plots, scores, terminal
+from sft.report import compare, html, plots, scales, scores, terminal
 from sft.report.load import load_run
 
 
@@ -208,7 +208,7 @@ def test_names_at_the_ends_do_not_touch():
     for ends in ([0.5] * 8, [0.0] * 5, [1.0, 0.99, 0.01, 0.0]):
         axes = Figure().subplots()
         axes.set_ylim(0, 1)
-        plots._name_lines(axes, [(f"{i}", [1.0], [end]) for i, end in enumerate(ends)])
+        scales.name_lines(axes, [(f"{i}", [1.0], [end]) for i, end in enumerate(ends)])
         heights = sorted(text.xy[1] for text in axes.texts)
         assert np.diff(heights).min() > 0.07
         assert heights[0] >= 0

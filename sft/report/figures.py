@@ -1,11 +1,11 @@
 """Which figures stand on which page, and where their files lie."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sft import display
-from sft.report import compare, plots, sweep
+from sft.report import compare, plots, points, sweep
 from sft.report.diagnosis import history
 from sft.report.drawing import Drawing
 from sft.report.load import Run
@@ -68,7 +68,7 @@ def of_sweep(found: sweep.Sweep) -> Figures:
         _overlaid(found.comparison),
         {
             sheet.name: [
-                plots.knob(lines, f"{sheet.name}-{metric}-{key}", key, metric)
+                points.knob(lines, f"{sheet.name}-{metric}-{key}", key, metric)
                 for metric in sheet.metrics
                 for key, lines in sweep.lines(sheet, metric)
             ]
@@ -112,7 +112,7 @@ def write(figures: Figures, page: Path) -> Path | None:
 
 def _named(
     training: Iterable[Drawing | None],
-    scores: dict[str, list[Drawing]] | None = None,
+    scores: Mapping[str, Sequence[Drawing | None]] | None = None,
     small: Iterable[Drawing | None] = (),
 ) -> Figures:
     """Leaves out what there was nothing to draw of; gives figures of one name a number each."""
@@ -128,6 +128,6 @@ def _named(
 
     return Figures(
         [distinct(one) for one in training if one],
-        {name: list(map(distinct, found)) for name, found in (scores or {}).items()},
+        {name: [distinct(one) for one in found if one] for name, found in (scores or {}).items()},
         [distinct(one) for one in small if one],
     )

@@ -213,7 +213,7 @@ def interval(row: Row, metric: str) -> tuple[float, float] | None:
 
 
 def lines(sheet: Sheet, metric: str) -> list[tuple[str, list[tuple[str, list[tuple]]]]]:
-    """What to draw of a metric: for each numeric knob, the lines of ``plots.knob``."""
+    """What to draw of a metric: for each numeric knob, the lines of ``points.knob``."""
     rows = [row for row in sheet.rows if metric in row.group.scores]
     found = []
     for key in sheet.knobs:
