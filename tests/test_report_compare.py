@@ -177,6 +177,22 @@ def test_page_and_table(runs, tmp_path, capsys):
     assert {len(line) for line in lines[:6]} == {len(lines[0])}
 
 
+def test_columns_that_do_not_fit_a_screen_go_into_another_table(runs):
+    names = ["exact_match", *(f"own{i}" for i in range(9))]
+    for run in runs[:2]:
+        path = run / "eval" / "best.test.json"
+        metric = {"value": 0.5, "interval": [0.4, 0.6], "better": "higher", "signature": None}
+        edit(path, metrics=dict.fromkeys(names, metric))
+    page = html.render_comparison(compare.compare([load_run(path) for path in runs[:2]]))
+    section = page[page.index("Scores on test<") : page.index("Scores on test_held_out<")]
+    heads = [re.findall('<th class="n">(.*?)</th>', part) for part in section.split("<table")[1:]]
+    assert heads == [["exact match", *names[1:7]], names[7:]]
+    for part in section.split("<table")[1:]:  # on a phone each cell has the head of its column
+        row = re.search("<tr><td>good</td>(.*?)</tr>", part, re.DOTALL)[1]
+        assert re.findall('data-head="(.*?)"', row) == heads.pop(0)
+    assert "40.0\xa0% to 60.0\xa0%" in section and section.count("0.4 to 0.6") == 18
+
+
 def test_markdown_marks_the_best_in_bold(runs):
     text = terminal.markdown(compare.compare([load_run(path) for path in runs[:2]]))
     assert re.search(r"^\| good +\| \*\*87\.8 %\*\* \[79\.4 to 93\.0 %\] +\| 0\.2200 ", text, re.M)

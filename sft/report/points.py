@@ -101,7 +101,7 @@ def dots(found: Sequence[Dot], metric: str, name: str, title: str, about: str = 
       about: stands under the axis, after the metric.
     """
     known = [dot for dot in found if scales.drawable(dot.value)]
-    with drawing.canvas(5.0, scales.TEXT_LINE * len(found) + 0.75) as (figure, axes):
+    with drawing.canvas(6.4, scales.TEXT_LINE * len(found) + 0.75) as (figure, axes):
         for row, dot in enumerate(found):
             style = _DOTS[dot.kind]
             if dot in known:
