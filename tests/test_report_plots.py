@@ -97,12 +97,13 @@ def test_learning_rate_and_gradient_norm_are_small_figures(workdir):
     rows = metrics()
     for row in rows:
         if row["split"] == "train":
-            row["learning_rate"], row["grad_norm"] = row["step"] * 1e-6, 4.0 / row["step"]
+            row["learning_rate"], row["grad_norm"] = (row["step"] - 1) * 1e-6, 4.0 / row["step"]
     write_lines(workdir / "metrics.jsonl", rows)
     configure(workdir, optim__clip_norm=1.5)
     rate, norm = figures.of_run(load_run(workdir)).small
     assert [rate.name, norm.name] == ["learning_rate", "grad_norm"]
-    assert float(table(rate)[-1]["learning_rate"]) == STEPS * 1e-6
+    rates = [float(row["learning_rate"]) for row in table(rate)]
+    assert (len(rates), rates[0], rates[-1]) == (STEPS, 0.0, (STEPS - 1) * 1e-6)
     assert "clipped to 1.5" in norm.svg and "clipped" not in rate.svg
     configure(workdir, optim__clip_norm=0.0)
     assert "clipped" not in figures.of_run(load_run(workdir)).small[1].svg
@@ -129,6 +130,9 @@ LINES = [
 def test_lines_that_hide_each_other_are_found():
     assert scales.coinciding(LINES) == [([0, 2], True), ([1, 3], False)]
     assert scales.coinciding(LINES[:2]) == []
+    falling = [("a", [1.0, 2.0], [9.0, 0.10]), ("b", [1.0, 2.0], [9.0, 0.13])]
+    assert scales.coinciding(falling) == [([0, 1], False)]
+    assert scales.coinciding(falling, over_decades=True) == []  # 6 % of the height apart
 
 
 def test_lines_that_hide_each_other_take_turns_and_are_named(workdir):

@@ -10,6 +10,7 @@ from sft.report.drawing import FAINT, INK, TRAIN, VALIDATION, Drawing
 from sft.report.load import Record, Run
 
 MANY, NAMED = 12, 6  # lines: with more than so many, only so few are told apart
+_APART = 8  # times the smallest loss of several runs: else a logarithmic axis
 _HOLLOW = {"marker": "D", "linestyle": "none", "fillstyle": "none", "clip_on": False}
 
 type _Series = tuple[list[float], list[float]]  # x, y
@@ -73,7 +74,9 @@ def course(run: Run, field: str, label: str, limit: float = 0.0) -> Drawing | No
         scales.scale_y(axes, field, values)
         scales.over_steps(figure, axes, steps, label)
         svg = drawing.written(figure)
-    rows = [(row["step"], row["epoch"], row[field]) for row in run.train if row.get(field)]
+    rows = [
+        (row["step"], row["epoch"], row[field]) for row in run.train if row.get(field) is not None
+    ]
     title = f"{label} over optimiser steps"
     return Drawing(drawing.file_name(field), title, svg, ("step", "epoch", field), rows)
 
@@ -108,13 +111,14 @@ def overlay(
             found.append((drawing.plain(name), x, trailing_mean(y, max(1, len(y) // 20))))
     if not found:
         return None
-    named = _best(found, field) if len(found) > MANY else found
-    alike = scales.coinciding(named)
+    named = _best(runs, found, field) if len(found) > MANY else found
     values = [value for _, _, y in found for value in y]
     start = [row for run in runs for row in getattr(run, split) if row["step"] == 0]
     before = sorted(set(_series(start, field)[1]))
     at_start = ", ".join(dict.fromkeys(display.score(value, field) for value in before))
     is_near = _is_near(field, before, values)
+    shown = [*values, *(before if is_near else [])]
+    alike = scales.coinciding(named, scales.is_log(field, shown, _APART))
     notes = [scales.coincidence(alike, [name for name, _, _ in named])]
     notes += [f"Before training, off the axis: {at_start}."] if before and not is_near else []
     if named is not found:
@@ -131,7 +135,7 @@ def overlay(
         if before and is_near:
             points: dict[str, Any] = {"color": INK, "markersize": 5} | _HOLLOW
             axes.plot([0.0] * len(before), before, label=f"before training: {at_start}", **points)
-        scales.scale_y(axes, field, [*values, *(before if is_near else [])], most=8)
+        scales.scale_y(axes, field, shown, most=_APART)
         scales.steps_axis(axes, max(x[-1] for _, x, _ in found))
         axes.set(xlabel="epoch", ylabel=scales.unit(field, label))
         axes.margins(x=0.02)
@@ -156,9 +160,12 @@ def overlay(
     )
 
 
-def _best(found: Sequence[scales.Line], field: str) -> list[scales.Line]:
-    """The lines that end best, in their order."""
-    sign = 1 if field in scales.OVER_DECADES else -1
+def _best(runs: Sequence[Run], found: Sequence[scales.Line], field: str) -> list[scales.Line]:
+    """The lines that end best, in their order; which way a metric is better, selections know."""
+    chosen = [run.selection for run in runs if run.selection]
+    known = [s["better"] for s in chosen if s.get("metric") == field and "better" in s]
+    is_lower = known[0] == "lower" if known else field in scales.OVER_DECADES
+    sign = 1 if is_lower else -1
     best = sorted(range(len(found)), key=lambda i: sign * found[i][2][-1])[:NAMED]
     return [found[i] for i in sorted(best)]
 

@@ -72,6 +72,11 @@ def legend(figure: Any, axes: Any) -> None:
         figure.legend(handles, names, loc="outside upper left", ncols=columns, **LEGEND)
 
 
+def is_log(field: str, values: Sequence[float], most: float) -> bool:
+    """Whether the largest of these losses is more than ``most`` times the smallest."""
+    return field in OVER_DECADES and 0 < most * min(values) < max(values)
+
+
 def scale_y(
     axes: Any, field: str, values: Sequence[float], most: float = 50, from_zero: bool = True
 ) -> None:
@@ -79,7 +84,7 @@ def scale_y(
     smallest; of a share at least a tenth, and not far beyond 0 and 1."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-    if field in OVER_DECADES and 0 < most * min(values) < max(values):
+    if is_log(field, values, most):
         axes.set_yscale("log")  # else all epochs would lie on the axis
         decades = math.log10(max(values) / min(values))
         subs = (1, 2, 5) if decades < 2.5 else (1,)
@@ -123,16 +128,22 @@ def unit(field: str, label: str) -> str:
     return f"{label} (%)" if display.is_share(field) else label
 
 
-def coinciding(found: Sequence[Line]) -> list[tuple[list[int], bool]]:
-    """Lines that hide each other: their indices, and whether they are equal or merely near."""
-    values = [value for _, _, y in found for value in y]
+def coinciding(found: Sequence[Line], over_decades: bool = False) -> list[tuple[list[int], bool]]:
+    """Lines that hide each other: their indices, and whether they are equal or merely near.
+
+    Args:
+      over_decades: whether they are drawn on a logarithmic axis; all values are positive then.
+    """
+    heights = [[math.log(value) for value in y] if over_decades else y for _, _, y in found]
+    values = [value for y in heights for value in y]
     room = _NEAR * (max(values) - min(values))
     groups: list[tuple[list[int], bool]] = []
     for i, (_, x, y) in enumerate(found):
         for k, (group, equal) in enumerate(groups):
-            _, other_x, other_y = found[group[0]]
-            if x == other_x and all(abs(a - b) <= room for a, b in zip(y, other_y, strict=True)):
-                groups[k] = [*group, i], equal and y == other_y
+            first = group[0]
+            pairs = zip(heights[i], heights[first], strict=False)
+            if x == found[first][1] and all(abs(a - b) <= room for a, b in pairs):
+                groups[k] = [*group, i], equal and y == found[first][2]
                 break
         else:
             groups.append(([i], True))
