@@ -36,7 +36,7 @@ def edit(path: Path, **changes) -> None:
 class Structure(HTMLParser):
     """Checks that elements nest, and collects ids, text and outside references."""
 
-    VOID = ("meta", "br", "wbr", "img", "link", "hr", "path", "use", "rect")
+    VOID = ("meta", "br", "wbr", "img", "link", "hr", "path", "use", "rect", "input")
 
     def __init__(self):
         super().__init__()
@@ -106,12 +106,12 @@ def test_page_shows_data_config_and_environment(workdir):
 
 def test_samples_put_wrong_answers_first_beside_the_base(workdir):
     chosen = findings.samples(load_run(workdir), "test")
-    assert [s["correct"] for s in chosen] == [False] * 5 + [True] * 5
+    assert [s["is_right"] for s in chosen] == [False] * 5 + [True] * 5
     assert all(s["base"] is not None for s in chosen)
     sources = [s["source"] for s in chosen]
     assert len(set(sources)) == 10
     first = int(sources[0].rsplit(":", 1)[1]) - 1
-    assert chosen[0]["base_correct"] == (first % 9 == 0)
+    assert chosen[0]["base_is_right"] == (first % 9 == 0)
 
 
 def test_text_from_the_run_is_escaped_and_keeps_its_direction(workdir):

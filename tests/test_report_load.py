@@ -184,6 +184,16 @@ def test_answers_that_are_missing_are_said(workdir, capsys):
     assert "eval/best.test.predictions.jsonl has 0 of the 8 answers" in capsys.readouterr().out
 
 
+def test_a_name_that_no_page_can_hold(workdir, capsys):
+    odd = workdir.rename(workdir.with_name("b\udcff"))
+    for words in ([str(odd)], [str(odd), str(odd.parent)], [f"--workdir={odd.parent}/x\udcff"]):
+        assert cli.main(["sft", "report", *words]) == 2
+        assert "udcff: its name is not UTF-8. Rename it.\n" in capsys.readouterr().err
+    odd.rename(workdir)
+    assert cli.main(["sft", "report", str(workdir), "--out=p\udcff.html"]) == 2
+    assert cli.main(["sft", "report", str(workdir)]) == 0
+
+
 @pytest.mark.parametrize("name", ["../run", "", "a\0b", "x" * 300, "/tmp"])
 def test_points_of_a_sweep_that_cannot_be_folders(tmp_path, name):
     write_json(tmp_path / "sweep.json", {"points": {name: {}}})

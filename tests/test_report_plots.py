@@ -11,7 +11,7 @@ import pytest
 from run_directory import EPOCHS, STEPS, make_run, metrics, write_json, write_lines
 from test_report import edit, parse
 
-from sft.report import drawing, figures, html, plots
+from sft.report import drawing, figures, html, plots, points, scales
 from sft.report.load import load_run
 from sft.report.main import main
 
@@ -97,12 +97,13 @@ def test_learning_rate_and_gradient_norm_are_small_figures(workdir):
     rows = metrics()
     for row in rows:
         if row["split"] == "train":
-            row["learning_rate"], row["grad_norm"] = row["step"] * 1e-6, 4.0 / row["step"]
+            row["learning_rate"], row["grad_norm"] = (row["step"] - 1) * 1e-6, 4.0 / row["step"]
     write_lines(workdir / "metrics.jsonl", rows)
     configure(workdir, optim__clip_norm=1.5)
     rate, norm = figures.of_run(load_run(workdir)).small
     assert [rate.name, norm.name] == ["learning_rate", "grad_norm"]
-    assert float(table(rate)[-1]["learning_rate"]) == STEPS * 1e-6
+    rates = [float(row["learning_rate"]) for row in table(rate)]
+    assert (len(rates), rates[0], rates[-1]) == (STEPS, 0.0, (STEPS - 1) * 1e-6)
     assert "clipped to 1.5" in norm.svg and "clipped" not in rate.svg
     configure(workdir, optim__clip_norm=0.0)
     assert "clipped" not in figures.of_run(load_run(workdir)).small[1].svg
@@ -127,15 +128,18 @@ LINES = [
 
 
 def test_lines_that_hide_each_other_are_found():
-    assert plots.coinciding(LINES) == [([0, 2], True), ([1, 3], False)]
-    assert plots.coinciding(LINES[:2]) == []
+    assert scales.coinciding(LINES) == [([0, 2], True), ([1, 3], False)]
+    assert scales.coinciding(LINES[:2]) == []
+    falling = [("a", [1.0, 2.0], [9.0, 0.10]), ("b", [1.0, 2.0], [9.0, 0.13])]
+    assert scales.coinciding(falling) == [([0, 1], False)]
+    assert scales.coinciding(falling, over_decades=True) == []  # 6 % of the height apart
 
 
 def test_lines_that_hide_each_other_take_turns_and_are_named(workdir):
     run = load_run(workdir)
     drawn = plots.overlay([run] * 3, ["a", "b", "c"], "validation", "loss", "loss")
     assert drawn.note.startswith("a, b and c are the same line: their dashes take turns.")
-    dashes = [plots._line(i, i, 3)["linestyle"] for i in range(3)]
+    dashes = [scales.line_style(i, i, 3)["linestyle"] for i in range(3)]
     assert dashes == [(0.0, (5.0, 10.0)), (5.0, (5.0, 10.0)), (10.0, (5.0, 10.0))]
     patterns = re.findall(r"stroke-dasharray: [^;]*; stroke-dashoffset: ([^;\"]*)", drawn.svg)
     assert len(set(patterns)) == 3  # each begins where the one before ends
@@ -184,12 +188,23 @@ def test_ticks_do_not_touch_and_the_ends_are_among_them(places, is_log, shown):
 
 
 def test_a_knob_has_its_numbers_and_few_ticks():
-    points = [(rate, 0.5 + i / 100, 0.4, None) for i, rate in enumerate((1e-5, 1e-4, 1e-3))]
-    drawn = plots.knob([("rank 8", points)], "test-exact_match", "rate", "exact_match")
+    found = [(rate, 0.5 + i / 100, 0.4, None) for i, rate in enumerate((1e-5, 1e-4, 1e-3))]
+    drawn = points.knob([("rank 8", found)], "test-exact_match", "rate", "exact_match")
     assert drawn.title == "exact match against rate"
     assert [row["exact_match"] for row in table(drawn)] == ["0.5", "0.51", "0.52"]
     assert [(row["low"], row["high"]) for row in table(drawn)] == [("0.4", "")] * 3
     assert all(f">{text}</text>" in drawn.svg for text in ("1e-05", "0.0001", "0.001"))
+
+
+def test_scores_that_cannot_be_drawn_are_in_the_numbers_alone():
+    nan, inf = float("nan"), float("inf")
+    strange = [(1, 0.5, 0.6, 0.7), (2, nan, 0, 1), (3, 0.5, None, inf), (4, 1e300, None, None)]
+    drawn = points.knob([("a", strange), ("b", [(1, nan, None, None)])], "x", "rank", "own")
+    assert len(table(drawn)) == 5 and ">2</text>" not in drawn.svg and ">3</text>" in drawn.svg
+    assert points.knob([("b", [(1, nan, None, None)])], "x", "rank", "own") is None
+    dots = [points.Dot("a", "base", nan, nan, inf), points.Dot("b", "tuned", 0.5, 0.4, inf)]
+    drawn = points.dots(dots, "exact_match", "x", "x")
+    assert ">unknown" in drawn.svg and ">50.0 % [40.0 % to unknown]</text>" in drawn.svg
 
 
 HOSTILE = ["<script>alert(1)</script>", "$\\frac{1}$", 'a"b&c', "\x00\x1b[31m", "עברית 模型 🎉", ""]
@@ -199,9 +214,9 @@ HOSTILE = ["<script>alert(1)</script>", "$\\frac{1}$", 'a"b&c', "\x00\x1b[31m", 
 def test_hostile_names_are_text(workdir):
     run = load_run(workdir)
     drawn = plots.overlay([run] * 6, HOSTILE, "validation", "loss", "<b>")
-    dots = [plots.Dot(name, "tuned", 0.5, 0.4, 0.6) for name in HOSTILE]
-    knob = plots.knob([(name, [(1, 0.5, None, None)] * 2) for name in HOSTILE], "../x", "<i>", "f")
-    for figure in (drawn, plots.dots(dots, "exact_match", "a/b", "<u>"), knob):
+    dots = [points.Dot(name, "tuned", 0.5, 0.4, 0.6) for name in HOSTILE]
+    knob = points.knob([(name, [(1, 0.5, None, None)] * 2) for name in HOSTILE], "../x", "<i>", "f")
+    for figure in (drawn, points.dots(dots, "exact_match", "a/b", "<u>"), knob):
         for svg in (figure.inline, figure.file):
             root = ElementTree.fromstring(svg)
             assert not any(element.tag.endswith("script") for element in root.iter())
@@ -212,11 +227,14 @@ def test_hostile_names_are_text(workdir):
 def test_files_of_the_figures_lie_beside_the_page_and_are_linked(workdir, capsys):
     main([str(workdir)])
     out = capsys.readouterr().out
-    assert f"wrote {workdir}/report.html; the figures as SVG and CSV: {workdir}/report_files" in out
+    files = f"all answers, and the figures as SVG and CSV: {workdir}/report_files"
+    assert f"wrote {workdir}/report.html; {files}" in out
     structure = parse((workdir / "report.html").read_text())
     names = [f"{name}.{kind}" for name in NAMES for kind in ("svg", "csv")]
-    assert structure.outside == [f"report_files/{name}" for name in names]
-    assert sorted(path.name for path in (workdir / "report_files").iterdir()) == sorted(names)
+    pages = [f"answers-{name}.html" for name in ("test", "test_held_out")]
+    links = [link.removeprefix("report_files/").partition("#")[0] for link in structure.outside]
+    assert sorted(links) == sorted([*names, *pages])
+    assert {path.name for path in (workdir / "report_files").iterdir()} == {*names, *pages}
     svg = (workdir / "report_files" / "loss.svg").read_text()
     assert svg.startswith("<?xml") and "var(--" not in svg
     assert "#c2571a" in svg and not re.search("#0[1-5]0[1-5]0[0-9]", svg)  # as by day
@@ -224,7 +242,8 @@ def test_files_of_the_figures_lie_beside_the_page_and_are_linked(workdir, capsys
     assert (workdir / "other_files" / "loss.svg").read_text() == svg
 
 
-NAMES = ("loss", "token_accuracy", "learning_rate", "grad_norm")
+SCORES = ("test-exact_match", "test_held_out-exact_match")
+NAMES = (*SCORES, "loss", "token_accuracy", "learning_rate", "grad_norm")
 
 
 def test_figures_of_one_name_get_a_number_each():

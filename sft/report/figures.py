@@ -1,11 +1,11 @@
 """Which figures stand on which page, and where their files lie."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sft import display
-from sft.report import compare, plots, scores, sweep
+from sft.report import compare, plots, points, scores, sweep
 from sft.report.diagnosis import history
 from sft.report.drawing import Drawing, distinct_name
 from sft.report.load import Record, Run
@@ -76,7 +76,7 @@ def of_sweep(found: sweep.Sweep) -> Figures:
         _overlaid(found.comparison),
         {
             sheet.name: [
-                plots.knob(lines, f"{sheet.name}-{metric}-{key}", key, metric)
+                points.knob(lines, f"{sheet.name}-{metric}-{key}", key, metric)
                 for metric in sheet.metrics
                 for key, lines in sweep.lines(sheet, metric)
             ]
@@ -100,12 +100,12 @@ def _dots(name: str, models: list[_Model]) -> list[Drawing]:
         for label, arm, record in models
     ]
     found = [
-        plots.Dot(label, kind, known["value"], *(known.get("interval") or (None, None)))
+        points.Dot(label, kind, known["value"], *(known.get("interval") or (None, None)))
         for label, kind, metrics in [*without, *with_one]
         if (known := metrics.get(metric))
     ]
     title = f"{display.name(metric)} on {name}, with 95 % intervals"
-    return [plots.dots(found, metric, f"{name}-{metric}", title)] if found else []
+    return [points.dots(found, metric, f"{name}-{metric}", title)] if found else []
 
 
 def _overlaid(found: compare.Comparison) -> list[Drawing | None]:
@@ -143,7 +143,7 @@ def write(figures: Figures, page: Path) -> Path | None:
 
 def _named(
     training: Iterable[Drawing | None],
-    scores: dict[str, list[Drawing]] | None = None,
+    scores: Mapping[str, Sequence[Drawing | None]] | None = None,
     small: Iterable[Drawing | None] = (),
 ) -> Figures:
     """Leaves out what there was nothing to draw of; gives figures of one name a number each."""
@@ -154,6 +154,6 @@ def _named(
 
     return Figures(
         [distinct(one) for one in training if one],
-        {name: list(map(distinct, found)) for name, found in (scores or {}).items()},
+        {name: [distinct(one) for one in found if one] for name, found in (scores or {}).items()},
         [distinct(one) for one in small if one],
     )

@@ -62,6 +62,19 @@ def damaged(where: str | Path, found: str, remedy: str) -> UserError:
     return UserError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
+def named(path: str | Path) -> Path:
+    """The path, whose name can be written into a page.
+
+    Raises:
+      UserError: it is not UTF-8, or not one of a bucket that can be had.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise damaged(path, "its name is not UTF-8", "Rename it.") from None
+    return path_of(path)
+
+
 def load_run(workdir: str | Path) -> Run:
     """Reads everything a report needs from ``workdir``.
 
@@ -71,7 +84,7 @@ def load_run(workdir: str | Path) -> Run:
       UserError: ``config.json`` is missing, or a file is damaged: names the file, the line or
         field, what it is and what was expected, and what to do.
     """
-    path = path_of(workdir)
+    path = named(workdir)
     again = f"--workdir={shlex.quote(str(path))}"
     redo = f"Restore it, or remove it and run `sft {{}} {again}`."
     config = read_object(path / "config.json", _config_remedy(again), shapes.CONFIG)

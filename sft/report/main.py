@@ -20,8 +20,8 @@ from sft.report import (
 )
 from sft.report.diagnosis import diagnose
 from sft.report.figures import Figures
-from sft.report.load import load_run
-from sft.workdir import path_of, write_text
+from sft.report.load import load_run, named
+from sft.workdir import write_text
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -45,13 +45,13 @@ def main(workdirs: Sequence[str], out: str = "") -> dict[str, Any]:
         were made on other test data or with other prompts: the rest is compared first.
     """
     if len(workdirs) > 1:
-        return _compare(workdirs, path_of(out or "compare.html"))
+        return _compare(workdirs, named(out or "compare.html"))
     if sweep.is_sweep(workdirs[0]):
         return _sweep(workdirs[0], out)
     run = load_run(workdirs[0])
     diagnosis = diagnose(run)
     shown = scores.of_sets(run)
-    page = path_of(out) if out else run.path / "report.html"
+    page = named(out) if out else run.path / "report.html"
     drawn = figures.of_run(run)
     beside = figures.folder(page)
     text = html.render(run, diagnosis, shown, drawn, beside)
@@ -92,7 +92,7 @@ def _compare(workdirs: Sequence[str], page: Path) -> dict[str, Any]:
 
 def _sweep(workdir: str, out: str) -> dict[str, Any]:
     found = sweep.load(workdir)
-    page = path_of(out) if out else found.path / "sweep.html"
+    page = named(out) if out else found.path / "sweep.html"
     text = "\n\n".join(map(_sheet, found.sheets)) + "\n"
     drawn = figures.of_sweep(found)
     files = {

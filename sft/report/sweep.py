@@ -14,7 +14,7 @@ from typing import Any
 from sft.errors import UserError
 from sft.report import compare, groups, scores, shapes
 from sft.report.groups import Group
-from sft.report.load import Run, damaged, load_run, read_bytes, read_object
+from sft.report.load import Run, damaged, load_run, named, read_bytes, read_object
 from sft.report.scores import Change
 from sft.workdir import path_of
 
@@ -83,7 +83,7 @@ def load(workdir: str | Path) -> Sweep:
       UserError: no scored point, or points that must not be in one table: other code, other data
         under the same settings, other test data or prompts; names the difference.
     """
-    path = path_of(workdir)
+    path = named(workdir)
     again = "Restore it, or remove it and run the same `sft sweep` again."
     known = read_object(path / "sweep.json", again, shapes.SWEEP) or {"points": {}}
     runs, unfinished, stopped = {}, [], {}
@@ -216,7 +216,7 @@ def interval(row: Row, metric: str) -> tuple[float, float] | None:
 
 
 def lines(sheet: Sheet, metric: str) -> list[tuple[str, list[tuple[str, list[tuple]]]]]:
-    """What to draw of a metric: for each numeric knob, the lines of ``plots.knob``."""
+    """What to draw of a metric: for each numeric knob, the lines of ``points.knob``."""
     rows = [row for row in sheet.rows if metric in row.group.scores]
     found = []
     for key in sheet.knobs:
