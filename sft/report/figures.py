@@ -115,7 +115,9 @@ def _overlaid(found: compare.Comparison) -> list[Drawing | None]:
     prompts = [label for label, run in zip(labels, runs, strict=True) if history.with_prompts(run)]
     note = ""
     if prompts:
-        note = f"Of prompts too (config.loss.prompt_weight): {', '.join(prompts)}."
+        note = (
+            f"The loss is that of prompts too (config.loss.prompt_weight) in {', '.join(prompts)}."
+        )
     return [
         plots.overlay(runs, labels, "validation", "loss", "validation loss (nats per token)"),
         plots.overlay(runs, labels, "train", "loss", "training loss, smoothed", note),

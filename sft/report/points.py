@@ -67,7 +67,7 @@ def _is_drawable(point: Point) -> bool:
 
 
 def _ends(low: float | None, value: float, high: float | None) -> tuple[float, float]:
-    """Of the interval as it is drawn, whose unknown ends are at the value itself."""
+    """The interval as it is drawn: an unknown end is at the value itself."""
     ends = [end if scales.drawable(end) else value for end in (low, high)]
     return min(ends), max(ends)
 

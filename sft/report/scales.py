@@ -80,8 +80,8 @@ def is_log(field: str, values: Sequence[float], most: float) -> bool:
 def scale_y(
     axes: Any, field: str, values: Sequence[float], most: float = 50, from_zero: bool = True
 ) -> None:
-    """Of a loss and the like from 0, or logarithmic where the largest is ``most`` times the
-    smallest; of a share at least a tenth, and not far beyond 0 and 1."""
+    """Sets the y axis: a loss and the like begin at 0, or are logarithmic where the largest is
+    ``most`` times the smallest; a share spans at least a tenth, not far beyond 0 and 1."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     if is_log(field, values, most):
