@@ -17,6 +17,7 @@ from tqdm.contrib import DummyTqdmFile
 from sft import hosts
 
 EVERY = 30.0  # seconds between two lines
+WORTH_SAYING = 1.0  # seconds that a phase took
 
 
 class Progress:
@@ -29,9 +30,10 @@ class Progress:
       what: is done, as in ``train``.
       unit: of a part, as in ``step``.
       done: parts that were done before, for which no time is counted.
+      delay: seconds after which the bar appears, for what is mostly quick.
     """
 
-    def __init__(self, total: int, what: str, unit: str, done: int = 0):
+    def __init__(self, total: int, what: str, unit: str, done: int = 0, delay: float = 0.0):
         self._total, self._what, self._unit, self._done = total, what, unit, done
         self._before, self._begun = done, time.monotonic()
         self._told = self._begun
@@ -47,6 +49,7 @@ class Progress:
                 desc=what,
                 unit=unit,
                 initial=done,
+                delay=delay,
                 file=sys.stderr._wrapped if nested else sys.stderr,
                 leave=False,
                 dynamic_ncols=True,
@@ -76,7 +79,7 @@ class Progress:
             return
         self._told = now
         each = (now - self._begun) / max(self._done - self._before, 1)
-        left = duration(each * (self._total - self._done))
+        left = duration(each * max(self._total - self._done, 0))
         count_text = f"{self._unit} {self._done:,} of {self._total:,}"
         print_line(f"{self._what}: {', '.join([count_text, *facts])}, {left} left")
 
@@ -106,7 +109,8 @@ class _Above(DummyTqdmFile):
 def phase(name: str) -> Generator[None]:
     """Shows ``name`` while its block runs, and how long it took.
 
-    On a terminal at once; elsewhere once it has taken ``EVERY`` seconds, and again after each more.
+    On a terminal at once, and afterwards if it took ``WORTH_SAYING`` seconds; elsewhere once it has
+    taken ``EVERY`` seconds, and again after each more.
     """
     if not hosts.is_first():
         yield
@@ -115,7 +119,9 @@ def phase(name: str) -> Generator[None]:
     if sys.stderr.isatty():
         print(f"{name} …", end="\r", file=sys.stderr, flush=True)
         yield
-        print(f"{name}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - begun
+        said = f"{name}: {duration(seconds)}\n" if seconds >= WORTH_SAYING else "\r\x1b[K"
+        print(said, end="", file=sys.stderr, flush=True)
         return
     ended = threading.Event()
 

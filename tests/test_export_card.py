@@ -160,6 +160,12 @@ def test_what_is_lost_of_a_prompt_is_said(tmp_path):
     assert 'prompt = "<bos><start_of_turn>user\\n" + question + "<end_of_turn>' in text
 
 
+def test_texts_that_end_an_answer_are_said(tmp_path):
+    text = use.prompts(make(tmp_path, **{"eval.stop": r"\n,Q:"}), "The chat template")
+    assert 'or before the first of `stop = ["\\n", "Q:"]`' in text
+    assert "stop" not in use.prompts(make(tmp_path), "The chat template")
+
+
 def test_cells_of_a_table():
     assert card._cell("a|b`c``d") == '```"a\\|b`c``d"```'
     assert card._cell("a\nb") == '`"a\\nb"`' and card._cell(None) == "–"
@@ -222,6 +228,5 @@ def test_how_scored_answers_were_drawn():
     assert card._answers(run, "best").splitlines() == [
         "* one: greedy answers of at most 32 tokens",
         "* two: answers drawn at temperature 0.5 of at most 32 tokens, ended by the texts `a,b` "
-        "too, 3 of 4 cut there, the metric of the set is accuracy, the most frequent answer alone "
-        "would score 0.500",
+        "too, the metric of the set is accuracy, the most frequent answer alone would score 50.0 %",
     ]

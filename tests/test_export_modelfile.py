@@ -1,6 +1,7 @@
 """Ollama's ``Modelfile``: the prompts of training, and how answers are drawn."""
 
 import itertools
+import re
 import types
 
 import go_template
@@ -71,6 +72,15 @@ def test_all_lines_of_the_template_are_of_printable_characters():
         found = made(framing=Framing(around=(text, text)))
         assert all(c in "\n" or c.isprintable() for c in found)
         assert found.count('"""') == 2
+
+
+def test_texts_that_end_an_answer():
+    """Quoted thrice, a value keeps its white space; what it does not keep is not written so."""
+    text = made(**{"eval.stop": r"\n,Q: ,\, \,,a\rb," + '"""'})
+    stops = re.findall(r'^PARAMETER stop (?:"""(.*?)"""|([^"\n]*))$', text, re.M | re.S)
+    assert [quoted or plain for quoted, plain in stops] == ["<end_of_turn>", "\n", "Q: ", ", ,"]
+    assert text.count("# Give with each request") == 2
+    assert r'stop = "a\U0000000db"' in text and r'stop = "\"\"\""' in text
 
 
 def test_how_answers_are_drawn():

@@ -21,6 +21,7 @@ from sft.data.chat import ANSWER, Example
 from sft.data.records import Conversation
 from sft.data.tokenizer import Tokenizer
 from sft.errors import UserError
+from sft.progress import Progress
 
 VERSION = 1  # raise it when the same conversations get other ids or kinds
 _POOL_FROM = 2**24  # characters; below, starting processes takes longer than they save
@@ -134,12 +135,9 @@ def _encoded(
     how: tuple[Tokenizer, str, str], conversations: Sequence[Conversation], workers: int
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
     """``_encode_chunk`` of each chunk, in order, in this process or in several."""
-    from tqdm import tqdm
-
     chunks = [conversations[i : i + _CHUNK] for i in range(0, len(conversations), _CHUNK)]
     size = sum(len(turn.text) for chunk in chunks for talk in chunk for turn in talk.turns)
-    progress = tqdm(total=len(conversations), desc="tokenising", delay=2, disable=None)
-    with progress:
+    with Progress(len(conversations), "tokenising", "row", delay=2) as progress:
         if not workers or size < _POOL_FROM:
             results = (_encode_chunk(how, chunk) for chunk in chunks)
             yield from _counted(results, chunks, progress)
@@ -156,7 +154,7 @@ def _encoded(
                 pool.shutdown(cancel_futures=True)
 
 
-def _counted(results: Iterable, chunks: Iterable[Sequence], progress) -> Iterator:
+def _counted(results: Iterable, chunks: Iterable[Sequence], progress: Progress) -> Iterator:
     for result, chunk in zip(results, chunks, strict=True):
         progress.update(len(chunk))
         yield result

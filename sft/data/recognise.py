@@ -4,6 +4,7 @@ A table of Parquet, Arrow or ArrayRecord under another name can be read all the 
 text that is compressed with gzip, bzip2 or xz.
 """
 
+import codecs
 import shlex
 
 from sft.errors import UserError
@@ -96,5 +97,11 @@ def _wide(head: bytes) -> str:
 
 
 def _is_binary(head: bytes) -> bool:
+    """Whether it is not UTF-8 and full of control characters: text may have either by itself."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+        return False
+    except UnicodeDecodeError:
+        pass
     controls = len(head) - len(head.translate(None, _CONTROLS))
     return controls >= 8 and controls * 10 >= len(head)

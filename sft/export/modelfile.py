@@ -7,6 +7,7 @@ and into ``SYSTEM`` only where it keeps them.
 
 import string
 
+from sft.config_text import strings
 from sft.export.tuned import Tuned
 from sft.framing import NOTHING, Framing
 
@@ -38,6 +39,7 @@ def text(tuned: Tuned, model: str) -> str:
         *([f'SYSTEM """{system}"""'] if system and is_kept else []),
         f'TEMPLATE """{_template(tuned, "" if is_kept else system)}"""',
         f"PARAMETER stop {tuned.format.turn_pieces[1]}",
+        *map(_stop, strings(config.eval.stop)),
         f"PARAMETER temperature {config.eval.temperature}",
     ]
     if config.eval.temperature:
@@ -51,6 +53,12 @@ def text(tuned: Tuned, model: str) -> str:
         "PARAMETER repeat_penalty 1.0",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _stop(text: str) -> str:
+    if _is_kept(text):
+        return f'PARAMETER stop """{text}"""'
+    return f"# Give with each request, as it cannot be written here: stop = {_quoted(text)}"
 
 
 def _template(tuned: Tuned, system: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 # Where a text is what the user wrote for the model, or a name in the data; elsewhere a slash is of
 # a path.
 _TEXTS = re.compile(
-    r"data\.reading\..*|data\.sources\..*\.(?!path$)\w+|lora\.targets|eval\.pattern"
+    r"data\.reading\..*|data\.sources\..*\.(?!path$)\w+|lora\.targets|eval\.(?:pattern|stop|labels)"
 )
 # What changes no number, and may name machines and accounts.
 _PRIVATE = (

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 
+from sft.config_text import strings
 from sft.data import chat
 from sft.data.conversation import Turn
 from sft.export import official
@@ -130,7 +131,7 @@ def of_gguf(tuned: Tuned, base: Base) -> str:
 
 
 def prompts(tuned: Tuned, carrier: str) -> str:
-    """What training put around a conversation, and what does so now.
+    """What training put around a conversation, what does so now, and what ends an answer.
 
     Args:
       carrier: the part of the export that does, as in "the chat template"; ``""`` = none.
@@ -146,7 +147,15 @@ def prompts(tuned: Tuned, carrier: str) -> str:
     what = "the rest of a prompt" if framing.lost else "prompts"
     by = f"{carrier} writes {what} as in training. " if carrier else ""
     parts.append(f"{by}One question is sent as")
-    return "\n\n".join([*parts, _code("python", _assigned(tuned, "<bos>"))])
+    parts.append(_code("python", _assigned(tuned, "<bos>")))
+    if stops := strings(tuned.config.eval.stop):
+        shown = json.dumps(stops, ensure_ascii=False)
+        parts.append(
+            f"An answer ends at its end of turn or before the first of `stop = {shown}`. A server "
+            "of vLLM, llama.cpp or Ollama takes that with each request; elsewhere the answer is "
+            "cut there."
+        )
+    return "\n\n".join(parts)
 
 
 def _greedy(tuned: Tuned) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from sft.data.dedup import graph, ngrams
 from sft.data.examples import Examples
 from sft.errors import UserError
+from sft.progress import Progress
 
 _ROWS_AT_ONCE = 4096  # whose MinHashes exist as Python numbers at a time
 
@@ -124,10 +125,7 @@ def pairs_between(
 
 def _read(reader: ngrams.Reader) -> Iterator[tuple[ngrams.Grams, int]]:
     """n-grams of all rows and the number of rows, some rows at a time, in order."""
-    from tqdm import tqdm
-
-    total = len(reader.examples)
-    with tqdm(total=total, desc="near-duplicates", unit="row", delay=2, disable=None) as progress:
+    with Progress(len(reader.examples), "near-duplicates", "row", delay=2) as progress:
         for batch in reader.batches():
             for start in range(0, len(batch), _ROWS_AT_ONCE):
                 rows = batch[start : start + _ROWS_AT_ONCE]

@@ -6,12 +6,10 @@ another arm, in both orders.
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tqdm
 from ml_collections import ConfigDict
 
 from sft import display
@@ -22,6 +20,7 @@ from sft.eval.judge.cache import Cache
 from sft.eval.judge.rows import Item
 from sft.eval.judge.summary import Pair
 from sft.eval.judge.verdicts import Verdict
+from sft.progress import Progress
 from sft.workdir import write_json, write_text
 
 
@@ -134,11 +133,8 @@ def _ask(
         + _priced(summary.price(config, read, written), ": at most about ")
         + "; more where one has to be asked for again."
     )
-    # Silent where standard error is no terminal.
-    with tqdm.tqdm(
-        total=len(missing), desc="judge", unit="reply", disable=None, leave=False, file=sys.stderr
-    ) as bar:
-        return verdicts.ask(backend, cache, texts, form, judge.retries, bar.update)
+    with Progress(len(missing), "judge", "reply") as progress:
+        return verdicts.ask(backend, cache, texts, form, judge.retries, progress.update)
 
 
 def _told(

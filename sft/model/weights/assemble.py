@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import tqdm
 
 from sft.errors import UserError
 from sft.model import decoder
 from sft.model.specs import TOKENS, Spec
 from sft.model.weights import checks
 from sft.model.weights.source import EMBED, FINAL_NORM, Source, Tensor, row_chunks
+from sft.progress import Progress
 
 _THREADS = 4
 
@@ -42,10 +42,11 @@ def build(
     if shardings is None:
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: one, expected)
-    layers = {
-        leaf: _leaf(source, leaf, want, shardings["layers"][leaf])
-        for leaf, want in tqdm.tqdm(expected["layers"].items(), "weights", disable=None)
-    }
+    layers = {}
+    with Progress(len(expected["layers"]), "weights", "leaf", delay=2) as progress:
+        for leaf, want in expected["layers"].items():
+            layers[leaf] = _leaf(source, leaf, want, shardings["layers"][leaf])
+            progress.update()
     embed = _leaf(source, EMBED, expected[EMBED], shardings[EMBED])
     norm = _leaf(source, FINAL_NORM, expected[FINAL_NORM], shardings[FINAL_NORM])
     return {EMBED: embed, FINAL_NORM: norm, "layers": layers}
