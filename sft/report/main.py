@@ -141,9 +141,8 @@ def _write(files: dict[Path, str], drawn: Figures, more: Mapping[str, str] = _NO
     for name, content in more.items():
         beside = page.with_name(figures.folder(page))
         write_text(beside / name, content)
-    named = (
-        f"; {'all answers, and ' if more else ''}figures as SVG and CSV: {beside}" if beside else ""
-    )
+    what = "all answers, and the figures" if more else "the figures"
+    named = f"; {what} as SVG and CSV: {beside}" if beside else ""
     return f"wrote {', '.join(map(str, files))}{named}"
 
 
