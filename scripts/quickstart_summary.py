@@ -13,7 +13,7 @@ TEST_SET = "test"
 def phase_totals(path: Path) -> tuple[dict[str, float], int]:
     """Seconds per phase (interrupted attempts added up) and the largest peak memory in bytes."""
     seconds, peak = {}, 0
-    for record in read_lines(path, "scripts/quickstart.sh"):
+    for record in read_lines(path, "Remove it and run scripts/quickstart.sh again."):
         if record["exit"] in (0, PREEMPTED):
             seconds[record["phase"]] = seconds.get(record["phase"], 0.0) + record["seconds"]
             peak = max(peak, record["peak_rss_bytes"])

@@ -100,7 +100,7 @@ def validate(config: ConfigDict) -> None:
                 f"config.{key} = {value!r}: expected {type(want).__name__}, "
                 f"got {type(value).__name__}."
             )
-        _check_range(key, value)
+        check_value(key, value)
     _check_together(config)
 
 
@@ -134,7 +134,7 @@ def _source_keys(given: dict[str, Any], expected: dict[str, Any]) -> dict[str, A
     return found
 
 
-def _check_range(key: str, value: Any) -> None:
+def check_value(key: str, value: Any) -> None:
     name = re.sub(r"^data\.sources\.[^.]+\.", "data.reading.", key)
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"config.{key} = {value!r}: expected a finite number.")
@@ -200,7 +200,7 @@ def _check_together(config: ConfigDict) -> None:
             f"config.train.batch_size = {config.train.batch_size} is not divisible by "
             f"config.train.microbatches = {config.train.microbatches}."
         )
-    _check_metrics(config)
+    check_metrics(config)
     cut = config.data.split
     for name in ("validation", "test"):
         if cut[name] and config.data[name]:
@@ -246,7 +246,7 @@ def _check_selection(config: ConfigDict) -> None:
         )
 
 
-def _check_metrics(config: ConfigDict) -> None:
+def check_metrics(config: ConfigDict) -> None:
     """Names of metrics, and what they need; ``FILE.py:NAME`` is a metric of the user's own."""
     given = config.eval.metrics
     entries = [entry.strip() for entry in given.split(",")]

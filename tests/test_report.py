@@ -36,7 +36,7 @@ def edit(path: Path, **changes) -> None:
 class Structure(HTMLParser):
     """Checks that elements nest, and collects ids, text and outside references."""
 
-    VOID = ("meta", "br", "img", "link", "hr", "path", "use", "rect")
+    VOID = ("meta", "br", "wbr", "img", "link", "hr", "path", "use", "rect", "input")
 
     def __init__(self):
         super().__init__()
@@ -73,7 +73,7 @@ def parse(page: str) -> Structure:
 
 
 def test_page_is_well_formed_self_contained_and_reproducible(workdir):
-    page = html.write(load_run(workdir), workdir / "report.html").read_text()
+    page = html.render(load_run(workdir))
     structure = parse(page)
     assert len(structure.ids) == len(set(structure.ids))
     assert structure.outside == []
@@ -106,12 +106,12 @@ def test_page_shows_data_config_and_environment(workdir):
 
 def test_samples_put_wrong_answers_first_beside_the_base(workdir):
     chosen = findings.samples(load_run(workdir), "test")
-    assert [s["correct"] for s in chosen] == [False] * 5 + [True] * 5
+    assert [s["is_right"] for s in chosen] == [False] * 5 + [True] * 5
     assert all(s["base"] is not None for s in chosen)
     sources = [s["source"] for s in chosen]
     assert len(set(sources)) == 10
     first = int(sources[0].rsplit(":", 1)[1]) - 1
-    assert chosen[0]["base_correct"] == (first % 9 == 0)
+    assert chosen[0]["base_is_right"] == (first % 9 == 0)
 
 
 def test_text_from_the_run_is_escaped_and_keeps_its_direction(workdir):
@@ -185,7 +185,7 @@ def test_diverged_run_is_said_and_drawn(workdir):
     write_lines(workdir / "metrics.jsonl", records)
     run = load_run(workdir)
     assert "the run diverged" in terminal.render(run)
-    assert "nan" not in plots.curve(run, "loss", "loss").lower()
+    assert "nan" not in plots.curve(run, "loss", "loss").inline.lower()
 
 
 def test_scores_of_a_part_of_the_set_are_said_to_be(workdir):
@@ -235,7 +235,7 @@ def test_trailing_mean():
 
 
 def test_curves_mark_the_chosen_epoch_and_follow_the_page_colours(workdir):
-    svg = plots.curve(load_run(workdir), "loss", "loss")
+    svg = plots.curve(load_run(workdir), "loss", "loss").inline
     assert "chosen epoch (2)" in svg and "mean of 9 steps" in svg
     assert not re.search(r"#0[1-4]0[1-4]0[1-4]", svg)
     assert "var(--validation)" in svg

@@ -13,7 +13,7 @@ from test_report import edit, parse
 from sft import cli
 from sft import config as configs
 from sft.eval import stats
-from sft.report import compare, html, plots, scores, terminal
+from sft.report import compare, html, plots, scales, scores, terminal
 from sft.report.load import load_run
 
 
@@ -143,7 +143,7 @@ def test_answers_are_shown_where_they_differ(runs):
     shown = compare.answers(table)
     assert len(shown) == 20
     for record in shown:
-        (_, _, one), (_, _, other) = record["answers"]
+        (*_, one), (*_, other) = record["answers"]
         assert one != other
     assert len({record["source"] for record in shown}) == 20
     shutil.copytree(runs[0], runs[0].with_name("twin"))
@@ -161,9 +161,14 @@ def test_page_and_table(runs, tmp_path, capsys):
     }
     page = out.read_text()
     structure = parse(page)
-    assert len(structure.ids) == len(set(structure.ids)) and structure.outside == []
+    assert len(structure.ids) == len(set(structure.ids))
+    pages = ["three_files/answers-test.html", "three_files/answers-test_held_out.html"]
+    assert structure.outside[-2:] == pages
+    assert len(structure.outside[:-2]) == 2 * page.count("<figure>") > 0
+    assert all((out.parent / link).is_file() for link in structure.outside)
     assert "<script" not in page and "url(http" not in page
-    assert page == html.render_comparison(compare.compare([load_run(path) for path in runs]))
+    comparison = compare.compare([load_run(path) for path in runs])
+    assert page == html.render_comparison(comparison, files="three_files")
     text = " ".join("".join(structure.text).split())
     assert "87.8 %" in text and "79.4 % to 93.0 %" in text  # Wilson, 79 of 90
     change = [i % 9 == 0 for i in range(90)], [i % 8 != 3 for i in range(90)]
@@ -172,6 +177,22 @@ def test_page_and_table(runs, tmp_path, capsys):
     lines = out.with_suffix(".md").read_text().splitlines()
     assert re.match(r"\| test +\| exact match +\| loss +\| token accuracy +\|", lines[0])
     assert {len(line) for line in lines[:6]} == {len(lines[0])}
+
+
+def test_columns_that_do_not_fit_a_screen_go_into_another_table(runs):
+    names = ["exact_match", *(f"own{i}" for i in range(9))]
+    for run in runs[:2]:
+        path = run / "eval" / "best.test.json"
+        metric = {"value": 0.5, "interval": [0.4, 0.6], "better": "higher", "signature": None}
+        edit(path, metrics=dict.fromkeys(names, metric))
+    page = html.render_comparison(compare.compare([load_run(path) for path in runs[:2]]))
+    section = page[page.index("Scores on test<") : page.index("Scores on test_held_out<")]
+    heads = [re.findall('<th class="n">(.*?)</th>', part) for part in section.split("<table")[1:]]
+    assert heads == [["exact match", *names[1:7]], names[7:]]
+    for part in section.split("<table")[1:]:  # on a phone each cell has the head of its column
+        row = re.search("<tr><td>good</td>(.*?)</tr>", part, re.DOTALL)[1]
+        assert re.findall('data-head="(.*?)"', row) == heads.pop(0)
+    assert "40.0\xa0% to 60.0\xa0%" in section and section.count("0.4 to 0.6") == 18
 
 
 def test_markdown_marks_the_best_in_bold(runs):
@@ -191,7 +212,7 @@ def test_hostile_text_is_escaped(runs):
 def test_curves_have_a_name_and_a_colour_of_the_page_each(runs):
     many = [load_run(path) for path in runs] * 3
     names = [f"run {i}" for i in range(9)]
-    svg = plots.overlay(many, names, "validation", "loss", "loss")
+    svg = plots.overlay(many, names, "validation", "loss", "loss").inline
     assert all(f"{name}</text>" in svg or f">{name}<" in svg for name in names)
     assert {f"var(--run{i})" for i in range(6)} <= set(re.findall(r"var\(--run\d\)", svg))
     assert not re.search(r"#0505\d\d", svg)
@@ -205,7 +226,7 @@ def test_names_at_the_ends_do_not_touch():
     for ends in ([0.5] * 8, [0.0] * 5, [1.0, 0.99, 0.01, 0.0]):
         axes = Figure().subplots()
         axes.set_ylim(0, 1)
-        plots._name_lines(axes, [(f"{i}", [1.0], [end]) for i, end in enumerate(ends)])
+        scales.name_lines(axes, [(f"{i}", [1.0], [end]) for i, end in enumerate(ends)])
         heights = sorted(text.xy[1] for text in axes.texts)
         assert np.diff(heights).min() > 0.07
         assert heights[0] >= 0
@@ -232,7 +253,8 @@ def test_one_run_by_its_name_or_as_workdir(runs, tmp_path, capsys):
     assert [finding["name"] for finding in said["diagnosis"]] == ["overfitting"]
     other = tmp_path / "elsewhere.html"
     assert cli.main(["sft", "report", f"--workdir={runs[0]}", f"--out={other}"]) == 0
-    assert other.read_text() == (runs[0] / "report.html").read_text()
+    page = (runs[0] / "report.html").read_text()
+    assert other.read_text().replace("elsewhere_files/", "report_files/") == page
 
 
 def test_metrics_beside_the_base(runs, monkeypatch):

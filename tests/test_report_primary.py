@@ -86,7 +86,7 @@ def test_what_was_cut_and_what_is_wrong_stand_beside_the_scores(run):
         "    base: cut at 12 tokens 33.3 % (30/90), 90 of 90 answers wrong: 30 cut at 12 tokens; "
         "90 other; 90 say 'xyz'\n" in text
     )
-    assert "best: cut at 12 tokens 33.3 % (30/90), 23 of 90 answers wrong" in text
+    assert "tuned (best): cut at 12 tokens 33.3 % (30/90), 23 of 90 answers wrong" in text
     assert "config.eval.max_new_tokens = 12 and 16. Run `sft eval` for both" in text
     page = html.render(loaded)
     assert "90 of 90 answers wrong" in page and "0.0 to unknown" not in page

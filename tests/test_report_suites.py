@@ -95,5 +95,8 @@ def test_cases_that_have_changed_and_cases_without_a_verdict(workdir, tmp_path):
 def test_a_damaged_result_is_named_with_the_remedy(workdir, tmp_path):
     result = result_of(letters(tmp_path), BEFORE, "base")
     keep(workdir, {key: value for key, value in result.items() if key != "kinds"} | {"suite": "x"})
-    with pytest.raises(UserError, match=r"base\.suite\.x\.json: field 'kinds' is missing.*suite`"):
+    remedy = r"`sft eval suite --workdir=\S+ --checkpoint=base`"
+    with pytest.raises(
+        UserError, match=rf"base\.suite\.x\.json: field 'kinds' is missing.*{remedy}"
+    ):
         load_run(workdir)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -87,7 +88,9 @@ def test_the_command_writes_page_and_tables(workdir, capsys):
     assert rows[1]["commands"].count("sft train") == 3
     page = (workdir / "sweep.html").read_text()
     structure = parse(page)
-    assert len(structure.ids) == len(set(structure.ids)) and structure.outside == []
+    assert len(structure.ids) == len(set(structure.ids))
+    assert len(structure.outside) == 2 * page.count("<figure>") > 0
+    assert all((workdir / unquote(link)).is_file() for link in structure.outside)
     assert 'aria-label="exact match against optim.learning_rate"' in page
     assert page.count("<b>69.3 %</b>") == 1 and page.count("is-better") >= 2
 

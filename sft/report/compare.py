@@ -46,6 +46,11 @@ class Table:
     apart: dict[str, str]
     notes: list[str]
 
+    @property
+    def baselines(self) -> list[scores.Baseline]:
+        """What stands among the models and is compared with none of them."""
+        return scores.baselines(*(entry.record for entry in self.entries))
+
     # Resampling takes its time: only where they are wanted, and once.
 
     @functools.cached_property
@@ -244,23 +249,27 @@ def _winner(metric: str, entries: Sequence[Entry]) -> str | None:
 def answers(table: Table, most: int = 20) -> list[Record]:
     """Prompts to which the runs gave different answers, spread over the set.
 
-    Those on which some are right and some are wrong come first.
+    Those on which some are right and some wrong, by the metric that the set is about, come first.
 
     Returns:
-      ``{"source", "prompt", "expected", "answers": [(label, predicted, correct)]}`` each.
+      ``{"source", "prompt", "expected", "answers": [(label, text, more, is_right)]}`` each, see
+      ``scores.answer_of``.
     """
     tuned = [entry for entry in table.entries if entry.arm != "base"]
+    metric = scores.primary(*(entry.record for entry in tuned))
     rows = list(zip(*(entry.predictions for entry in tuned), strict=True))
-    differ = [row for row in rows if len({one["predicted"] for one in row}) > 1]
-    split = [row for row in differ if len({bool(one["correct"]) for one in row}) > 1]
-    rest = [row for row in differ if len({bool(one["correct"]) for one in row}) == 1]
+    split, rest = [], []
+    for row in rows:
+        if len({scores.answer_of(one, metric) for one in row}) > 1:
+            rights = {scores.is_right(one, metric) for one in row}
+            (split if len(rights) > 1 else rest).append(row)
     chosen = findings.spread(split, most)
     chosen += findings.spread(rest, most - len(chosen))
     return [
         {
             **{key: row[0][key] for key in ("source", "prompt", "expected")},
             "answers": [
-                (entry.label, one["predicted"], bool(one["correct"]))
+                (entry.label, *scores.answer_of(one, metric), scores.is_right(one, metric))
                 for entry, one in zip(tuned, row, strict=True)
             ],
         }

@@ -59,10 +59,6 @@ def compare(run: Run, name: str) -> Comparison:
     return Comparison(name, metric, base, tuned, paired, change.pairs, change.verdict, sentence)
 
 
-_RIGHT_OR_WRONG = (
-    *("exact_match", "exact_match_normalised", "accuracy", "label_accuracy", "label_accuracy_norm"),
-    *("regex_match", "numeric_match", "json_valid"),
-)
 _NO_PAIR = "no prompt has an answer of both"
 _LEADS = {
     "better": "tuning helped",
@@ -77,7 +73,7 @@ def _tested(metric: str, change: scores.Change) -> str:
         display.change(part, metric) for part in (change.value, change.low, change.high)
     )
     unit = " points" if display.score(0.0, metric).endswith("%") else ""
-    test = "McNemar's exact " if metric in _RIGHT_OR_WRONG else ""
+    test = "McNemar's exact " if scores.is_right_or_wrong(metric) else ""
     return (
         f"{by}{unit}, 95 % interval {low} to {high}, {test}{display.p_value(change.p)}, "
         f"{change.pairs} prompts"
@@ -85,15 +81,19 @@ def _tested(metric: str, change: scores.Change) -> str:
 
 
 def notes(run: Run, name: str) -> list[str]:
-    """What stands beside the scores on a set: answers that were cut, what is wrong with them, and
-    what would be right without a model."""
+    """What stands beside the scores on a set: the answers cut, and what is wrong with answers."""
     found = []
     for arm in scores.arms(run, name):
         record = run.evals[arm, name]
         said = [text for text in (lines.cut(record), lines.errors(record)) if text]
-        found += [f"{arm}: {', '.join(said)}"] if said else []
+        found += [f"{scores.arm_name(arm)}: {', '.join(said)}"] if said else []
+    return found
+
+
+def without_model(run: Run, name: str) -> list[str]:
+    """What would be right without a model, a sentence for each most frequent answer."""
     constants = [lines.constants(run.evals[arm, name]) for arm in scores.arms(run, name)]
-    return found + [text for text in dict.fromkeys(constants) if text]
+    return [text for text in dict.fromkeys(constants) if text]
 
 
 def headline(comparisons: list[Comparison]) -> str:
@@ -137,6 +137,7 @@ def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
                     f"On {c.name} base and tuned model generated with other settings: {other}. "
                     "Run `sft eval` for both with the same."
                 )
+    found += _lacking(run)
     severe = [w["text"] for w in run.data.get("warnings", []) if w["severity"] == "error"]
     if severe:
         found.append(f"Data: {severe[0]} {_more(len(severe) - 1)}See data/report.html.")
@@ -144,6 +145,20 @@ def warnings(run: Run, comparisons: list[Comparison]) -> list[str]:
         found.append("No epoch has been chosen yet: selection.json is missing.")
     else:
         found += _selection_warnings(run, run.selection, comparisons)
+    return found
+
+
+def _lacking(run: Run) -> list[str]:
+    """Scores whose answers are not all there."""
+    found = []
+    for (arm, name), record in run.evals.items():
+        if (there := len(run.predictions[arm, name])) < record["count"]:
+            file = f"eval/{arm}.{name}.predictions.jsonl"
+            found.append(
+                f"{file} has {there:,} of the {display.counted(record['count'], 'answer')} that "
+                f"were scored: restore it, or remove it and eval/{arm}.{name}.json and run "
+                "`sft eval` again."
+            )
     return found
 
 
@@ -187,23 +202,49 @@ def _course(c: Comparison) -> str:
     return f"{said} {'rose' if c.paired[0] > 0 else 'fell'}"
 
 
+def epoch_metrics(selection: Record) -> dict[str, str]:
+    """What the table of the epochs shows: both of the loss, what chose where that is another, and
+    what was cut of the generated answers; each with the words above its column."""
+    shown = ["loss", "token_accuracy"]
+    shown += [selection["metric"]] if selection.get("metric") not in (None, *shown) else []
+    heads = {"loss": "val loss", "token_accuracy": "val token acc", "cut": "answers cut"}
+    return {
+        name: heads.get(name, display.name(name))
+        for name in [*shown, "cut"]
+        if all(name in epoch for epoch in selection["epochs"])
+    }
+
+
 def samples(run: Run, name: str) -> list[Record]:
     """Up to ``SAMPLES`` wrong, then right, answers of the tuned model, spread over the set.
 
-    Each is a prediction record with the base's answer to the same prompt under ``base`` and
-    ``base_correct`` (None where the base has none).
+    Each is ``{"source", "prompt", "expected", "text", "more", "is_right"}``, see
+    ``scores.answer_of``, with the same of the base's answer to it as ``base``, ``base_more`` and
+    ``base_is_right`` (None where the base has none). The metric of the set says what is right.
     """
-    tuned = run.predictions.get(("best", name), [])
-    base = {scores.key(record): record for record in run.predictions.get(("base", name), [])}
-    chosen = spread([r for r in tuned if not r["correct"]])
-    chosen += spread([r for r in tuned if r["correct"]])
+    record, rows = run.eval("best", name), run.predictions.get(("best", name), [])
+    if not record:
+        return []
+    metric = scores.primary(record)
+    base = {scores.key(row): row for row in run.predictions.get(("base", name), [])}
+    chosen = spread([row for row in rows if not scores.is_right(row, metric)])
+    chosen += spread([row for row in rows if scores.is_right(row, metric)])
     result = []
-    for record in chosen:
-        other = base.get(scores.key(record), {})
-        result.append(
-            {**record, "base": other.get("predicted"), "base_correct": other.get("correct")}
-        )
+    for row in chosen:
+        text, more = scores.answer_of(row, metric)
+        shown = {key: row[key] for key in ("source", "prompt", "expected")}
+        shown |= {"text": text, "more": more, "is_right": scores.is_right(row, metric)}
+        other = base.get(scores.key(row))
+        before, aside = scores.answer_of(other, metric) if other else (None, "")
+        is_right = scores.is_right(other, metric) if other else None
+        result.append(shown | {"base": before, "base_more": aside, "base_is_right": is_right})
     return result
+
+
+def wrong(run: Run, name: str) -> int:
+    """How many of the tuned model's answers are wrong, as ``samples`` has it."""
+    record, rows = run.eval("best", name), run.predictions.get(("best", name), [])
+    return sum(not scores.is_right(row, scores.primary(record)) for row in rows) if record else 0
 
 
 def changed_config(run: Run) -> list[tuple[str, Any, Any]]:

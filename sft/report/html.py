@@ -1,38 +1,48 @@
 """The report as one self-contained HTML file: no scripts, no outside assets, prints well."""
 
 import math
+import re
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from sft import display, template
 from sft.eval import seeds
-from sft.report import compare, findings, groups, plots, scores, suites, sweep
+from sft.report import (
+    answers,
+    compare,
+    confusion,
+    figures,
+    findings,
+    groups,
+    scores,
+    suites,
+    sweep,
+)
 from sft.report.diagnosis import Diagnosis, diagnose
+from sft.report.figures import Figures
 from sft.report.load import Record, Run
 from sft.report.scores import Score
-from sft.workdir import path_of, write_text
-
-
-def write(
-    run: Run,
-    path: str | Path,
-    diagnosis: Diagnosis | None = None,
-    shown: dict[str, list[Score]] | None = None,
-) -> Path:
-    """Renders ``run`` to ``path`` and returns it. The same run gives the same bytes."""
-    path = path_of(path)
-    write_text(path, render(run, diagnosis, shown))
-    return path
 
 
 def render(
-    run: Run, diagnosis: Diagnosis | None = None, shown: dict[str, list[Score]] | None = None
+    run: Run,
+    diagnosis: Diagnosis | None = None,
+    shown: dict[str, list[Score]] | None = None,
+    drawn: Figures | None = None,
+    files: str = "",
 ) -> str:
     """The whole page. Every value from the run is escaped by the template.
 
+    The same run gives the same bytes.
+
     Args:
-      diagnosis, shown: ``diagnose(run)`` and ``scores.of_sets(run)``, where they are there already.
+      diagnosis, shown, drawn: ``diagnose(run)``, ``scores.of_sets(run)`` and
+        ``figures.of_run(run)``, where they are there already.
+      files: the folder beside the page that has the files of the figures; "" = not written.
     """
     page = _template("template.html")
     comparisons = [findings.compare(run, name) for name in run.sets]
@@ -40,62 +50,77 @@ def render(
     return page.render(
         run=run,
         comparisons=comparisons,
-        scores=scores.of_sets(run) if shown is None else shown,
+        scores={
+            name: scores.with_baselines(run, name, found)
+            for name, found in (scores.of_sets(run) if shown is None else shown).items()
+        },
+        confusions=confusion.of_run(run),
         diagnosis=diagnosis or diagnose(run),
         headline=findings.headline(comparisons),
         warnings=[*findings.warnings(run, comparisons), *suites.warnings(behaviour)],
         suites=behaviour,
-        figures=[
-            plots.curve(run, "loss", "loss (nats per trained token)"),
-            plots.curve(run, "token_accuracy", "token accuracy"),
-        ],
+        figures=drawn or figures.of_run(run),
+        files=files,
+        epoch_metrics=findings.epoch_metrics(run.selection) if run.selection else {},
         notes={name: findings.notes(run, name) for name in run.sets},
         samples={name: findings.samples(run, name) for name in run.sets},
+        wrong={name: findings.wrong(run, name) for name in run.sets},
+        answers=answers.of_run(run),
         changed=findings.changed_config(run),
         throughput=median(run.train, "trained_tokens_per_second"),
     )
 
 
-def render_comparison(comparison: compare.Comparison) -> str:
-    """The page that shows several runs beside each other."""
+def render_comparison(
+    comparison: compare.Comparison, drawn: Figures | None = None, files: str = ""
+) -> str:
+    """The page that shows several runs beside each other.
+
+    Args:
+      drawn, files: as of ``render``.
+    """
     runs, labels = comparison.runs, comparison.labels
-    figures = [
-        plots.overlay(runs, labels, "validation", "loss", "validation loss (nats per token)"),
-        plots.overlay(runs, labels, "train", "loss", "training loss, smoothed"),
-        plots.overlay(runs, labels, "validation", "token_accuracy", "validation token accuracy"),
-    ]
     return _template("compare.html").render(
         comparison=comparison,
-        figures=[figure for figure in figures if figure],
+        figures=drawn or figures.of_comparison(comparison),
+        files=files,
         diagnoses=[(label, diagnose(run)) for label, run in zip(labels, runs, strict=True)],
         groups={table.name: groups.of(table) for table in comparison.tables},
-        answers={table.name: compare.answers(table) for table in comparison.tables},
+        differing={table.name: compare.answers(table) for table in comparison.tables},
+        answers=answers.of_comparison(comparison),
     )
 
 
-def render_sweep(found: sweep.Sweep) -> str:
-    """The page of a sweep: its tables, each score against each knob, the curves."""
-    runs = found.comparison.runs
-    labels = found.comparison.labels
-    curves = [
-        plots.overlay(runs, labels, "validation", "loss", "validation loss (nats per token)"),
-        plots.overlay(runs, labels, "train", "loss", "training loss, smoothed"),
-    ]
+def render_sweep(found: sweep.Sweep, drawn: Figures | None = None, files: str = "") -> str:
+    """The page of a sweep: its tables, each score against each knob, the curves.
+
+    Args:
+      drawn, files: as of ``render``.
+    """
+    runs, labels = found.comparison.runs, found.comparison.labels
     return _template("sweep.html").render(
         sweep=found,
         interval_of=sweep.interval,
         text_of=sweep.settings_text,
-        curves=[figure for figure in curves if figure],
-        knobs={
-            sheet.name: [
-                plots.knob(lines, f"{sheet.name}-{metric}", key, display.name(metric))
-                for metric in sheet.metrics
-                for key, lines in sweep.lines(sheet, metric)
-            ]
-            for sheet in found.sheets
-        },
+        figures=drawn or figures.of_sweep(found),
+        files=files,
         diagnoses=[(label, diagnose(run)) for label, run in zip(labels, runs, strict=True)],
     )
+
+
+def render_answers(found: dict[str, list[answers.Page]], back: str) -> dict[str, str]:
+    """Pages with all answers, by the names of their files.
+
+    Args:
+      back: the address of the report, from where they lie.
+    """
+    page = _template("answers.html")
+    others = {name: pages[0].file for name, pages in found.items() if pages}
+    return {
+        one.file: page.render(page=one, pages=pages, others=others, back=back)
+        for pages in found.values()
+        for one in pages
+    }
 
 
 def _template(name: str) -> Any:
@@ -110,9 +135,23 @@ def _template(name: str) -> Any:
         value=display.score,
         change=display.change,
         words=display.name,
+        bounds=bounds,
+        key=key,
+        arm_name=scores.arm_name,
         over_seeds=over_seeds,
         by_seeds=by_seeds,
     )
+
+
+def bounds(interval: Sequence[float | None], metric: str) -> str:
+    """``94.2 % to 97.9 %``, which may be broken before and after the "to" only."""
+    return " to ".join(display.score(end, metric).replace(" ", "\xa0") for end in interval)
+
+
+def key(text: str) -> Markup:
+    """Settings by their keys, which may be broken after their dots only."""
+    parts = [escape(part) for part in re.split(r"(?<=[A-Za-z_])(?=\.[A-Za-z_])", text)]
+    return Markup(".<wbr>").join([parts[0], *(part[1:] for part in parts[1:])])
 
 
 def over_seeds(found: seeds.Summary, metric: str) -> str:

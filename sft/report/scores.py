@@ -4,10 +4,14 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from sft import config as configs
+from sft import display
 from sft.errors import UserError
 from sft.eval import stats
+from sft.eval.metrics import RANKED
 from sft.eval.verdict import Difference, verdict
 from sft.report.load import Record, Run
+
+_LONG = 24  # characters of a label in a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,11 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A metric of one arm on one set; ``change`` is against the base model, if it can be had."""
+    """A metric of one arm on one set; ``change`` is against the base model, if it can be had.
+
+    Attributes:
+      without: of answers without a model, what they are; their ``arm`` is ``""``.
+    """
 
     arm: str
     metric: str
@@ -40,6 +48,85 @@ class Score:
     better: str
     signature: str | None
     change: Change | None
+    without: str = ""
+
+    @property
+    def label(self) -> str:
+        """The model, for a table."""
+        return self.without or arm_name(self.arm)
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """What answers that look at no prompt would score on a set: a model must be better.
+
+    Attributes:
+      kind: ``majority`` (always the most frequent label) or ``random`` (any label).
+      label: what it is, for a table.
+      metrics: as of ``metrics``; a random one has no intervals.
+    """
+
+    kind: str
+    label: str
+    metrics: dict[str, Record]
+
+
+def baselines(*records: Record) -> list[Baseline]:
+    """Those of the set that these evaluations are of; none where its answers are not labels.
+
+    The most frequent answer is that of training, which several runs may not share.
+    """
+    found: dict[str, Baseline] = {}
+    for record in records:
+        if constant := record.get("constant"):
+            majority, drawn = constant["majority"], constant["random"]
+            of = "training" if majority["known_from"] == "training" else "this set"
+            label = f"always {_quoted(majority['label'])} ({of}'s most frequent)"
+            found.setdefault(label, Baseline("majority", label, majority["metrics"]))
+            label = f"one of {display.counted(drawn['labels'], 'label')} at random"
+            found.setdefault(label, Baseline("random", label, drawn["metrics"]))
+    return sorted(found.values(), key=lambda baseline: baseline.kind != "random")
+
+
+def _quoted(label: str) -> str:
+    return repr(label if len(label) <= _LONG else label[:_LONG] + "…")
+
+
+def arm_name(arm: str) -> str:
+    """``base``, ``base, 6 examples``, ``tuned (best)``, ``tuned (step 40)``."""
+    if arm == "base":
+        return arm
+    if arm.startswith("base."):
+        return f"base, {arm.removeprefix('base.').removesuffix('shot')} examples"
+    return f"tuned ({arm.replace('step', 'step ', 1) if arm.startswith('step') else arm})"
+
+
+_RIGHT_OR_WRONG = (
+    *("exact_match", "exact_match_normalised", "accuracy", *RANKED[:1], "label_accuracy_norm"),
+    *("regex_match", "numeric_match", "json_valid"),
+)
+
+
+def is_right_or_wrong(metric: str) -> bool:
+    """Whether each answer is either right or wrong by the metric."""
+    return metric in _RIGHT_OR_WRONG
+
+
+def is_right(row: Record, metric: str) -> bool:
+    """Whether an answer is right: by the metric, where that decides it, or else by exact match."""
+    metric = "label_accuracy" if metric == "label_macro_f1" else metric
+    if metric in _RIGHT_OR_WRONG and metric in row.get("scores", {}):
+        return row["scores"][metric] == 1
+    return row["correct"]
+
+
+def answer_of(row: Record, metric: str) -> tuple[str, str]:
+    """What is judged by the metric of an answer, and what else it says: ranked labels are judged,
+    and text was generated beside them."""
+    if metric in RANKED and "ranked" in row:
+        ranked = row["ranked_norm" if metric == "label_accuracy_norm" else "ranked"]
+        return ranked, f"generated: {row['predicted']}"
+    return row["predicted"], ""
 
 
 def metrics(record: Record) -> dict[str, Record]:
@@ -81,11 +168,14 @@ def of_sets(run: Run) -> dict[str, list[Score]]:
 
 
 def of_set(run: Run, name: str) -> list[Score]:
-    """All scores on a set, metric by metric, the base model first."""
+    """All scores on a set, metric by metric, first the one that the set is about, and of each the
+    base model first."""
     labels = arms(run, name)
     records = {arm: metrics(run.evals[arm, name]) for arm in labels}
     changes = {arm: against_base(run, arm, name) for arm in labels if arm != "base"}
-    order = dict.fromkeys(metric for arm in labels for metric in records[arm])
+    first = primary(*(run.evals[arm, name] for arm in labels))
+    every = dict.fromkeys(metric for arm in labels for metric in records[arm])
+    order = sorted(every, key=lambda metric: metric != first)
     return [
         Score(
             arm,
@@ -100,6 +190,29 @@ def of_set(run: Run, name: str) -> list[Score]:
         for arm in labels
         if metric in records[arm]
     ]
+
+
+def with_baselines(run: Run, name: str, found: Sequence[Score]) -> list[Score]:
+    """The same, and of each metric first what answers without a model would score."""
+    without = baselines(*(run.evals[arm, name] for arm in arms(run, name)))
+    rows: list[Score] = []
+    for i, score in enumerate(found):
+        if i == 0 or found[i - 1].metric != score.metric:
+            rows += [
+                dataclasses.replace(
+                    score,
+                    arm="",
+                    value=known["value"],
+                    interval=_interval(known),
+                    signature=None,
+                    change=None,
+                    without=one.label,
+                )
+                for one in without
+                if (known := one.metrics.get(score.metric))
+            ]
+        rows.append(score)
+    return rows
 
 
 def _interval(found: Record) -> tuple[float, float] | None:
@@ -149,8 +262,9 @@ def pairs(run: Run, arm: str, name: str) -> tuple[list[Record], list[Record]]:
     return [before[key(row)] for row in after], after
 
 
-def key(row: Record) -> tuple[str, str]:
-    return row["source"], row["prompt"]
+def key(row: Record) -> tuple[str, str, str]:
+    """What two answers must share to be answers to the same question."""
+    return row["source"], row["prompt"], row["expected"]
 
 
 def changes(

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from sft.errors import UserError
-from sft.report import compare, groups, scores
+from sft.report import compare, groups, scores, shapes
 from sft.report.groups import Group
-from sft.report.load import Run, load_run, read_object
+from sft.report.load import Run, damaged, load_run, named, read_bytes, read_object
 from sft.report.scores import Change
 from sft.workdir import path_of
 
 _NOT_TRAINING = ("eval.", "judge.", "mine.", "data.test", "train.keep_")
+_SHOWN = 40  # characters of a name that cannot be one
 _CODE = ("versions", "python")  # of environment.json: what must be alike, and git
 
 
@@ -47,6 +48,7 @@ class Sheet:
 
     Attributes:
       best: by metric, index of the row with the best mean.
+      baselines: answers without a model, which are compared with no row.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Sheet:
     rows: list[Row]
     best: dict[str, int]
     notes: list[str]
+    baselines: list[scores.Baseline]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +83,20 @@ def load(workdir: str | Path) -> Sweep:
       UserError: no scored point, or points that must not be in one table: other code, other data
         under the same settings, other test data or prompts; names the difference.
     """
-    path = path_of(workdir)
-    known = read_object(path / "sweep.json", "sft sweep", {"points"}) or {}
+    path = named(workdir)
+    again = "Restore it, or remove it and run the same `sft sweep` again."
+    known = read_object(path / "sweep.json", again, shapes.SWEEP) or {"points": {}}
     runs, unfinished, stopped = {}, [], {}
     for name in known["points"]:
-        note = path / name / "STOPPED"
+        if not shapes.is_file_name(name):
+            found = f"field 'points' has {name[:_SHOWN]!a}, which is not the name of a folder"
+            raise damaged(path / "sweep.json", found, again)
+        note = read_bytes(path / name / "STOPPED", "Remove it.")
         run = load_run(path / name) if (path / name / "config.json").exists() else None
         if run and any(not arm.startswith("base") for arm, _ in run.evals):
             runs[name] = run
-        elif note.exists():
-            stopped[name] = note.read_text()
+        elif note is not None:
+            stopped[name] = note.decode(errors="replace")
         else:
             unfinished.append(name)
     if not runs:
@@ -172,7 +179,8 @@ def _sheet(table: compare.Table) -> Sheet:
             )
         )
     best = {metric: index for metric in table.metrics if (index := _best(metric, rows)) is not None}
-    return Sheet(table.name, [key for key, _ in turned], table.metrics, rows, best, table.notes)
+    knobs = [key for key, _ in turned]
+    return Sheet(table.name, knobs, table.metrics, rows, best, table.notes, table.baselines)
 
 
 def _over_prompts(first: Group, group: Group) -> dict[str, Change]:
@@ -208,7 +216,7 @@ def interval(row: Row, metric: str) -> tuple[float, float] | None:
 
 
 def lines(sheet: Sheet, metric: str) -> list[tuple[str, list[tuple[str, list[tuple]]]]]:
-    """What to draw of a metric: for each numeric knob, the lines of ``plots.knob``."""
+    """What to draw of a metric: for each numeric knob, the lines of ``points.knob``."""
     rows = [row for row in sheet.rows if metric in row.group.scores]
     found = []
     for key in sheet.knobs:

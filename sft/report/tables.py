@@ -7,6 +7,7 @@ from typing import Any
 
 from sft import display
 from sft.report import sweep
+from sft.report.scores import Baseline
 from sft.report.sweep import Row, Sheet
 
 
@@ -22,10 +23,23 @@ def markdown(sheet: Sheet) -> str:
         ]
         for i, row in enumerate(sheet.rows)
     ]
-    lines = [head, ["---"] * len(head), *rows]
+    without = [
+        [one.label, *[""] * (1 + len(sheet.knobs)), *(scored(one, m) for m in sheet.metrics)]
+        for one in sheet.baselines
+    ]
+    lines = [head, ["---"] * len(head), *without, *rows]
     return "\n".join(
         "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
     )
+
+
+def scored(one: Baseline, metric: str) -> str:
+    """What answers without a model score."""
+    found = one.metrics.get(metric)
+    if not found:
+        return "–"
+    bounds = f" [{display.interval(*found['interval'], metric)}]" if found["interval"] else ""
+    return display.score(found["value"], metric) + bounds
 
 
 def _cell(sheet: Sheet, index: int, metric: str) -> str:
@@ -53,10 +67,14 @@ def comma_separated(sheets: list[Sheet]) -> str:
         [
             *("set", *knobs, "seeds", "metric", "mean", "deviation", "low", "high", "best"),
             *("change", "change_low", "change_high", "p", "tested_over", "verdict"),
-            *("fingerprints", "commands"),
+            *("fingerprints", "commands", "without_model"),
         ]
     )
     for sheet in sheets:
+        for one in sheet.baselines:
+            for metric in sheet.metrics:
+                if metric in one.metrics:
+                    writer.writerow(_line_without(sheet, one, metric, knobs))
         for i, row in enumerate(sheet.rows):
             for metric in row.group.scores:
                 writer.writerow(_line(sheet, i, row, metric, knobs))
@@ -75,8 +93,15 @@ def _line(sheet: Sheet, index: int, row: Row, metric: str, knobs: list[str]) -> 
         *(metric, score.mean, score.deviation if len(row.group.entries) > 1 else ""),
         *(low, high, int(sheet.best.get(metric) == index)),
         *(*tested, over, change.verdict if change else ""),
-        *(" ".join(row.fingerprints), " ; ".join(row.commands)),
+        *(" ".join(row.fingerprints), " ; ".join(row.commands), ""),
     ]
+
+
+def _line_without(sheet: Sheet, one: Baseline, metric: str, knobs: list[str]) -> list[Any]:
+    found = one.metrics[metric]
+    ends = [end if end is not None else "" for end in found["interval"] or ("", "")]
+    known = [sheet.name, *[""] * (1 + len(knobs)), metric, found["value"], "", *ends, 0]
+    return [*known, *[""] * 8, one.label]
 
 
 def _finite(*values: float) -> list[float | str]:
@@ -88,6 +113,10 @@ def latex(sheet: Sheet) -> str:
     columns = "l" * len(sheet.knobs) + "r" * (1 + len(sheet.metrics))
     head = map(_escaped, [*sheet.knobs, "seeds", *map(display.name, sheet.metrics)])
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row([*head]), r"\midrule"]
+    for one in sheet.baselines:
+        label = rf"\multicolumn{{{len(sheet.knobs) + 1}}}{{l}}{{{_escaped(one.label)}}}"
+        lines.append(_latex_row([label, *(_latex_without(one, m) for m in sheet.metrics)]))
+    lines += [r"\midrule"] if sheet.baselines else []
     for i, row in enumerate(sheet.rows):
         cells = [_escaped(str(row.settings[key])) for key in sheet.knobs]
         cells += [str(len(row.group.seeds)), *(_latex_cell(sheet, i, m) for m in sheet.metrics)]
@@ -97,6 +126,17 @@ def latex(sheet: Sheet) -> str:
 
 def _latex_row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
+
+
+def _latex_without(one: Baseline, metric: str) -> str:
+    found = one.metrics.get(metric)
+    if not found:
+        return "--"
+    text = _escaped(display.score(found["value"], metric))
+    if found["interval"] and None not in found["interval"]:
+        low, high = found["interval"]
+        text += rf" $\pm$ {_escaped(display.score((high - low) / 2, metric))}"
+    return text
 
 
 def _latex_cell(sheet: Sheet, index: int, metric: str) -> str:

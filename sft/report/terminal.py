@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sft import display
 from sft.eval import lines as result_lines
-from sft.report import compare, findings, groups, html, scores, suites
+from sft.report import compare, findings, groups, html, scores, suites, tables
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Run
 from sft.report.scores import Score
@@ -23,7 +23,9 @@ def render(
     lines = [findings.headline(comparisons), ""]
     for comparison in comparisons:
         lines.append(f"  {comparison.sentence}")
-        lines += [f"    {note}" for note in findings.notes(run, comparison.name)]
+        notes = findings.notes(run, comparison.name)
+        notes += findings.without_model(run, comparison.name)
+        lines += [f"    {note}" for note in notes]
         lines += _scores(shown[comparison.name], comparison.metric)
     lines += [f"  note: {warning}" for warning in findings.warnings(run, comparisons)]
     for suite in suites.of_run(run):
@@ -48,7 +50,7 @@ def _scores(found: list[Score], said: str) -> list[str]:
             continue
         before = base.get(score.metric)
         start = f"{display.score(before.value, score.metric)} → " if before else ""
-        arm = "" if score.arm == "best" else f"{score.arm}: "
+        arm = "" if score.arm == "best" else f"{score.label}: "
         value = display.score(score.value, score.metric)
         text = f"    {arm}{display.name(score.metric)} {start}{value}"
         if score.change:
@@ -75,16 +77,11 @@ def _diagnosis(diagnosis: Diagnosis) -> list[str]:
 
 
 def _epochs(run: Run) -> list[str]:
-    """A line for each validation: both of the loss, what chose where that is another, and what
-    was cut of the generated answers."""
+    """A line for each validation."""
     selection = run.selection or {}
-    shown = ["loss", "token_accuracy"]
-    shown += [selection["metric"]] if selection.get("metric") not in (None, *shown) else []
-    shown += ["cut"]
-    shown = [name for name in shown if all(name in epoch for epoch in selection["epochs"])]
-    heads = {"loss": "val loss", "token_accuracy": "val token acc", "cut": "answers cut"}
-    widths = {name: max(9, len(heads.get(name, display.name(name)))) for name in shown}
-    titles = "".join(f"  {heads.get(n, display.name(n)):>{w}}" for n, w in widths.items())
+    shown = findings.epoch_metrics(selection)
+    widths = {name: max(9, len(head)) for name, head in shown.items()}
+    titles = "".join(f"  {shown[name]:>{width}}" for name, width in widths.items())
     lines = [f"{'epoch':>5}  {'step':>7}{titles}"]
     for epoch in selection["epochs"]:
         mark = f"  <- chosen: {selection.get('why', '')}" if _chosen(selection, epoch) else ""
@@ -106,6 +103,7 @@ def markdown(comparison: compare.Comparison) -> str:
             [entry.label, *(_cell(table, entry, metric) for metric in table.metrics)]
             for entry in table.entries
         ]
+        rows = [_without(table, one) for one in table.baselines] + rows
         blocks += [_table(head, rows), *table.notes]
         if without := _constants(table):
             blocks.append(f"{table.name} {without}")
@@ -135,7 +133,7 @@ def _constants(table: compare.Table) -> str:
 
 def _over_seeds(table: compare.Table, over: list[groups.Group]) -> str:
     """Mean and deviation over seeds, and the change from the first configuration."""
-    rows = []
+    rows = [_without(table, one, 1) for one in table.baselines]
     for group in over:
         row = [group.label, ", ".join(map(str, group.seeds))]
         for metric in table.metrics:
@@ -146,6 +144,11 @@ def _over_seeds(table: compare.Table, over: list[groups.Group]) -> str:
             row.append(text)
         rows.append(row)
     return _table([f"{table.name}, over seeds", "seeds", *map(display.name, table.metrics)], rows)
+
+
+def _without(table: compare.Table, one: scores.Baseline, before: int = 0) -> list[str]:
+    """The row of answers without a model; ``before``: empty columns after its name."""
+    return [one.label, *[""] * before, *(tables.scored(one, metric) for metric in table.metrics)]
 
 
 def _cell(table: compare.Table, entry: compare.Entry, metric: str) -> str:
