@@ -19,9 +19,7 @@ from sft import hosts
 EVERY = 30.0  # seconds between two lines
 WORTH_SAYING = 1.0  # seconds that a phase took
 # Short, for facts stand behind it; the rate is that of the steps, which they have.
-_BAR = (
-    "{desc}: |{bar:10}| {unit} {n_fmt} of {total_fmt}, {remaining} left{postfix}"
-)
+_BAR = "{desc}: |{bar:10}| {unit} {n_fmt} of {total_fmt}, {remaining} left{postfix}"
 
 
 class Progress:
