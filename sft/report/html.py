@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from sft import display, template
+from sft import display, progress, template
 from sft.eval import seeds
 from sft.report import (
     answers,
@@ -189,15 +189,8 @@ def number(value: Any) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    """As ``progress.duration``; a dash for nothing."""
+    return "–" if seconds is None else progress.duration(seconds)
 
 
 def gib(size: float | None) -> str:
