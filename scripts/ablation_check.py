@@ -60,12 +60,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read(path: Path) -> dict[Key, Line]:
-    """Lines by set, settings, seeds and metric."""
+    """Lines by set, settings, seeds, what answers without a model are, and metric."""
     with path.open() as file:
         lines = list(csv.DictReader(file))
     columns = list(lines[0])
-    keys = ["set", *columns[columns.index("set") + 1 : columns.index("seeds")], "seeds", "metric"]
-    return {tuple(line[key] for key in keys): line for line in lines}
+    keys = ["set", *columns[columns.index("set") + 1 : columns.index("seeds")], "seeds"]
+    return {
+        (*(line[key] for key in keys), line.get("without_model", ""), line["metric"]): line
+        for line in lines
+    }
 
 
 def compare(published: Mapping[Key, Line], here: Mapping[Key, Line]) -> Iterator[Row]:
@@ -73,7 +76,7 @@ def compare(published: Mapping[Key, Line], here: Mapping[Key, Line]) -> Iterator
     for key, line in published.items():
         metric, mean = line["metric"], float(line["mean"])
         low, high = limits(line)
-        where = ", ".join(Path(part).stem if "/" in part else part for part in key[:-1])
+        where = ", ".join(Path(part).stem if "/" in part else part for part in key[:-1] if part)
         text = f"{display.score(mean, metric)} [{display.interval(low, high, metric)}]"
         if key not in here:
             yield Row(where, metric, text, "–", "missing")

@@ -141,6 +141,14 @@ def test_a_rerun_is_held_against_what_is_published(tmp_path, capsys):
         assert code == 2 and lines[1 + i].endswith("missing")
 
 
+def test_answers_without_a_model_are_rows_of_their_own(tmp_path):
+    lines = ["test,,,accuracy,0.3,,,one of 3 labels", "test,,,accuracy,0.5,,,always 'a'"]
+    (tmp_path / "x.csv").write_text("\n".join([f"{HEAD},without_model", *lines]) + "\n")
+    found = ablation_check.read(tmp_path / "x.csv")
+    assert [float(line["mean"]) for line in found.values()] == [0.3, 0.5]
+    assert [row.verdict for row in ablation_check.compare(found, found)] == ["same", "same"]
+
+
 def test_what_cannot_be_checked_is_one_line(tmp_path, capsys):
     assert ablation_check.main(["ranks", str(tmp_path / "none.csv")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
