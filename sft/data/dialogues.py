@@ -228,6 +228,10 @@ def _note_unread(item: dict, keys: Keys, form: Dialogue, where: str, notes: Note
 
 def _role(item: dict, keys: Keys, where: str) -> str:
     key = keys.labels.role
+    if key not in item and (named := [name for name in item if name.lower() in _SHAREGPT]):
+        form = f"{{{keys.labels.role!r}: {keys.labels.user!r}, {keys.text!r}: …}}"
+        found = f"{where[:-1]} has its role as a key, {named[0][:40]!a}, expected a turn each"
+        raise Reject("wrong type", f"{found}, as {form}")
     written = typed(item, key, str, where)
     role = keys.roles.get(written) or _known_role(written, keys)
     if role is None:

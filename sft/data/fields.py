@@ -67,7 +67,10 @@ def written(value: Any, where: str) -> str | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: null, or NaN, which pandas writes for it."""
+    """Whether a value stands for none: null, NaN, which pandas writes for it, or an object of
+    nulls alone, which Parquet has where other rows have one."""
+    if isinstance(value, dict):
+        return bool(value) and all(map(is_missing, value.values()))
     return value is None or (isinstance(value, float | Decimal) and value != value)
 
 

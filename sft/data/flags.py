@@ -33,7 +33,7 @@ _TRAIN = {
 _SKIP = {
     *("masked", "ismasked", "lossmasked", "maskloss", "notrain", "donottrain", "dontrain"),
     *("nottrained", "untrained", "skiptrain", "skiptraining", "excludefromtraining"),
-    *("noloss", "skiploss", "ignoreloss", "excludefromloss", "ignoreinloss"),
+    *("noloss", "skiploss", "ignoreloss", "excludefromloss", "ignoreinloss", "ignore", "ignored"),
 }
 _UNCLEAR = {"mask", "turnmask", "messagemask", "assistantmask"}
 _ABOUT = {"train", "training", "trained", "trainable", "untrained", "loss", "losses"}  # words

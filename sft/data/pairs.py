@@ -1,15 +1,15 @@
 """Rows with a prompt and an answer in columns: texts, or lists of messages as TRL writes them."""
 
+import json
+import shlex
 from typing import Any
 
-from sft.data import dialogues
+from sft.data import beside, dialogues
 from sft.data.conversation import Reading, Reject, Turn
 from sft.data.dialogues import DIALOGUES, Said
 from sft.data.fields import holds, is_missing, type_name, visible, written
 from sft.data.remarks import Notes, Remark
 
-HISTORY = "history"  # the column's usual name
-PREFERENCE = ("chosen", "rejected")  # columns of a better and a worse answer
 _ROLES = DIALOGUES["messages"]
 _CONTEXT = Remark(
     "note",
@@ -39,11 +39,6 @@ def read(
     return turns, system, len(history)
 
 
-def is_history(value: Any) -> bool:
-    """Whether a value is a list of earlier exchanges."""
-    return isinstance(value, list) and bool(value) and isinstance(value[0], list | dict)
-
-
 def there(row: dict) -> str:
     """'the row has …', with its first columns."""
     listed = ", ".join(f"{name[:40]!a}" for name in list(row)[:8])
@@ -60,6 +55,9 @@ def _asked(row: dict, reading: Reading, notes: Notes) -> tuple[list[Turn], str |
     if not isinstance(value, list):
         return [Turn("user", _column(row, "prompt", reading))], None
     said = dialogues.read(value, _ROLES, reading.prompt, reading, notes, trained=False)
+    if said.turns and said.turns[-1].role == "model" and reading.response not in row:
+        found = f"{reading.prompt!a} is a whole conversation with its answer"
+        raise Reject("wrong role order", f"{found}: {_rename(reading.prompt)}")
     said.check("user")
     if any(turn.role == "model" and not turn.trained for turn in said.turns):
         notes.remarks.add(_CONTEXT)
@@ -86,6 +84,9 @@ def _history(row: dict, reading: Reading, notes: Notes) -> list[Turn]:
     if isinstance(value, Reject):
         raise value
     if not holds(value):
+        return []
+    value = beside.earlier(value, name)
+    if not value:
         return []
     if not isinstance(value, list):
         found = f"{name} is {type_name(value)}, expected a list of [question, answer] pairs"
@@ -119,10 +120,22 @@ def _column(row: dict, setting: str, reading: Reading) -> str:
     return visible(text, key)
 
 
+def _rename(key: str) -> str:
+    command = f".messages = .[{json.dumps(key)}] | del(.[{json.dumps(key)}])"
+    return f"rename it to 'messages', as jq -c {shlex.quote(command)} does"
+
+
 def _missing(row: dict, key: str, setting: str, reading: Reading) -> str:
     what = "prompt" if setting == "prompt" else "answer"
     where = f"{reading.setting}.{setting}"
-    if not row.keys() >= {*PREFERENCE}:
+    if not row.keys() >= {*beside.PREFERENCE}:
+        if turns := beside.turns_in(row):
+            return f"{key}; {there(row)}: {turns[:40]!a} is a list of turns: {_rename(turns)}"
+        if setting == "prompt" and len(row) == 1 and isinstance(next(iter(row.values())), str):
+            return (
+                f"{key}; {there(row)} and no other: a row needs a prompt and an answer, in two "
+                "columns or as a list of turns under 'messages'"
+            )
         return f"{key}; {there(row)}: set {where} to the column of the {what}"
     pair = "'chosen' and 'rejected' are a preference, which is not trained"
     first = next(iter(row["chosen"]), None) if isinstance(row["chosen"], list) else None

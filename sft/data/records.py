@@ -222,7 +222,9 @@ def _check_share(records: Records, max_rejected: float) -> None:
     remedy = _REMEDIES.get(reason.partition(":")[0], "Correct them")
     counts = ", ".join(f"{kind} {count}" for kind, count in records.counts.items())
     limit = f"the limit is {max_rejected:.1%}" if too_many else "none is usable"
+    end = "" if reason.endswith("?") else "."
     raise UserError(
-        f"{source}: {reason}. {len(records.rejected)} of {rows} rows rejected ({counts}); {limit}. "
-        f"{remedy}" + (", or raise config.data.max_rejected." if records.conversations else ".")
+        f"{source}: {reason}{end} {len(records.rejected)} of {rows} rows rejected ({counts}); "
+        f"{limit}. {remedy}"
+        + (", or raise config.data.max_rejected." if records.conversations else ".")
     )

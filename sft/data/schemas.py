@@ -10,14 +10,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sft.data import dialogues, flags, pairs, parts, thoughts
+from sft.data import beside, dialogues, pairs, parts
 from sft.data.characters import is_blank
 from sft.data.conversation import Conversation, Reading, Reject, Turn, template_parts
 from sft.data.dialogues import DIALOGUES
 from sft.data.fields import (
     check_keys,
     clean,
-    has_non_text,
     holds,
     in_report,
     is_missing,
@@ -62,7 +61,11 @@ def parse(
         known += tuple(DIALOGUES)  # one of them may be misspelt
     unread = check_keys(row, known, "", notes.unread)
     if unread:
-        _look_beside(row, unread, schema, reading, notes, training and answers)
+        beside.look(row, unread, schema, reading, notes, training and answers)
+        for key in unread:
+            # In a table, the columns of other rows are null; what nothing reads looks so too.
+            if is_missing(row[key]) and reads(key, reading):
+                notes.unread.discard(in_report(key))
     system, asked = None, 0
     if schema:
         turns, system = _dialogue(row, schema, reading, answers, notes)
@@ -92,7 +95,7 @@ def parse(
 
 def reads(key: str, reading: Reading) -> bool:
     """Whether the value of this top-level key matters, whatever the schema of the row."""
-    return _is_special(key) or key in _described(reading)
+    return beside.is_special(key) or key in _described(reading)
 
 
 def names(key: str, reading: Reading) -> bool:
@@ -105,13 +108,6 @@ def columns(reading: Reading) -> dict[str, str]:
     found = {reading.system: "system", reading.history: "history"}
     found |= {name: "template" for name in reading.fields if name != "prompt"}
     return {name: setting for name, setting in found.items() if name}
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_special(key: str) -> bool:
-    """Whether a column that nothing reads must be looked at."""
-    special = has_non_text(key) or flags.is_of_row(key) or thoughts.is_key(key)
-    return special or key.lower() in (pairs.HISTORY, *pairs.PREFERENCE)
 
 
 @functools.lru_cache
@@ -136,30 +132,10 @@ def _dialogue(
     try:
         return dialogues.whole(items, schema, reading, answers, notes)
     except Reject as reject:
-        if reject.kind == "wrong role order" and all(holds(row.get(k)) for k in pairs.PREFERENCE):
+        if reject.kind == "wrong role order" and all(holds(row.get(k)) for k in beside.PREFERENCE):
             detail = f"'chosen' and 'rejected' beside {schema!r} are not trained: add the better "
             raise Reject("preference", f"{detail}answer to {schema!r} as its last turn") from None
         raise
-
-
-def _look_beside(
-    row: dict, unread: list[str], schema: str, reading: Reading, notes: Notes, trains: bool
-) -> None:
-    """Looks at columns that are not read for what must not be lost in silence."""
-    if trains:
-        flags.of_row(row, unread, notes)
-    for key in unread:
-        # In a table, the columns of other rows are null; what nothing reads looks so too.
-        if is_missing(row[key]) and reads(key, reading):
-            notes.unread.discard(in_report(key))
-        if thoughts.is_key(key) and holds(row[key]):
-            notes.remarks.add(thoughts.column(key))
-        if not schema and key.lower() == pairs.HISTORY and pairs.is_history(row[key]):
-            raise Reject(
-                "earlier turns",
-                f"{key!r} has some, which would be lost; to read them, set {reading.setting}"
-                f".history = {key!r}, or else remove the column",
-            )
 
 
 def _instructed(turn: Turn, row: dict, form: Iterable[tuple[str, str]]) -> Turn:

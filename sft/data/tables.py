@@ -26,6 +26,12 @@ _INDEX = Remark(
     "Nothing to do; give it a name to read it.",
     unit="file",
 )
+_SPACED = Remark(
+    "note",
+    "names in the header have white space around them, and are read without",
+    "Nothing to do; config.data.reading has the names without it.",
+    unit="file",
+)
 
 
 def rows(path: str, delimiter: str, remarks: list[Remark]) -> Iterator[tuple[int, Any]]:
@@ -117,6 +123,10 @@ class _Header:
         while self._names and not self._names[-1].strip():
             self._names = self._names[:-1]
         self._index = next((i for i, name in enumerate(self._names) if name.strip()), 0)
+        bare = [name.strip() for name in self._names]
+        if bare != self._names and len({*bare[self._index :]}) == len(bare) - self._index:
+            self._names = bare
+            remarks.append(_SPACED)
         for index, name in enumerate(self._names):
             if index < self._index:
                 continue
