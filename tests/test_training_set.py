@@ -197,6 +197,16 @@ def test_the_audit_is_whole_where_training_is_refused(
     assert not (run / "metrics.jsonl").exists()
 
 
+def test_training_warns_of_what_it_reads(tmp_path, shared, capsys):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "w1"}]
+    rows = [{"messages": turns, "system": "Be kind."}] * 3 + [{"messages": turns}] * 13
+    words = [f"--config.data.train={written(tmp_path, 'beside', rows)}"]
+    assert shared.main("train", tmp_path / "run", *words) == 0
+    lines = capsys.readouterr().err.splitlines()
+    (said,) = [line for line in lines if line.startswith("warning: train: ")]
+    assert "'system'" in said and "3 " in said
+
+
 def test_strict_fails_after_writing_everything(tmp_path, shared, capsys):
     run, held = tmp_path / "run", [pair(f"{i} {'z' * i}", f"{i}", "") for i in range(20)]
     words = [f"--config.data.validation={written(tmp_path, 'own', held)}", "--config.data.test="]

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from sft import hosts, inputs, lock, sets, training_set
 from sft import workdir as workdirs
 from sft.data import pipeline
+from sft.data.audit import findings
 from sft.data.chat import CONTEXT
 from sft.data.conversation import Conversation
 from sft.data.tokenizer import Tokenizer
@@ -75,6 +76,7 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
     pipeline.check_eval_lengths(splits["validation"].examples, config.data.eval_max_length)
     if hosts.is_first():
         print(_describe(config, splits, plan, mesh.size))
+        _warn(splits)
         startup.report_adapted(config, path)
     tx = optim.make(config.optim, plan.epoch_ends[-1], config.lora.plus)
     steps = make_steps(config, spec, tx, mesh)
@@ -222,6 +224,14 @@ def _flops(
     per_step = trained * len(plan.epoch_ends) / plan.epoch_ends[-1]
     size = config.train.batch_size, config.data.max_length
     return flops.train_step(spec, config, *size, per_step).model
+
+
+def _warn(splits: dict[str, sets.Split]) -> None:
+    """Says what a person must know of the rows, who may not have run the audit."""
+    for name, split in splits.items():
+        for found in findings.of_reading(name, split.report):
+            if found["severity"] == "warning":
+                print(f"warning: {found['text']} {found['remedy']}", file=sys.stderr)
 
 
 def _describe(

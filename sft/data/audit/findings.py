@@ -24,7 +24,7 @@ def warnings(report: dict[str, Any]) -> list[Finding]:
     """Of all sets and pairs, the most severe first."""
     found: list[Finding] = []
     for name, one in report["sets"].items():
-        for check in (_reading, _size, _mask, _over_long, _answers, _marks):
+        for check in (of_reading, _size, _mask, _over_long, _answers, _marks):
             found += check(name, one)
     found += leaks.findings(report)
     found += _validation(report["sets"])
@@ -32,7 +32,12 @@ def warnings(report: dict[str, Any]) -> list[Finding]:
     return sorted(found, key=lambda warning: SEVERITIES.index(warning["severity"]))
 
 
-def _reading(name: str, one: dict[str, Any]) -> Iterator[Finding]:
+def of_reading(name: str, one: dict[str, Any]) -> Iterator[Finding]:
+    """What became of the rows of a set as they were read.
+
+    Args:
+      one: of the report's ``sets``.
+    """
     # A set that others are cut from has read more than it keeps.
     read = sum(origin["read"] for origin in one["origins"].values())
     read = max(read, one["rows"] + one["rejected_rows"])
