@@ -89,7 +89,7 @@ def test_the_audit_shows_them_with_a_count_and_the_first(tmp_path):
         "count": 7,
         "first": [f"{path}:{line}" for line in range(2, 7)],
     }
-    shown = [finding["text"] for finding in findings._reading("train", counted)]
+    shown = [finding["text"] for finding in findings.of_reading("train", counted)]
     assert shown == [
         "train: answers are 'nan', 'None' or the like, as str() writes a missing value: 7 rows; "
         f"the first is {path}:2.",

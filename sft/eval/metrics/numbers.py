@@ -1,4 +1,4 @@
-r"""Numbers in a text, read exactly.
+"""Numbers in a text, read exactly.
 
 The *last* number counts: an answer may reason before it concludes (GSM8K is scored so too).
 """

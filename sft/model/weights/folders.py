@@ -34,13 +34,13 @@ def files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         return _indexed(folder / INDEX)
-    every = (f for f in folder.glob("*.safetensors") if f.is_file())
-    found = sorted(f for f in every if not _NOT_WEIGHTS.match(f.name))
+    there = (f for f in folder.glob("*.safetensors") if f.is_file())
+    found = sorted(f for f in there if not _NOT_WEIGHTS.match(f.name))
     for file in found:
         if match := _SHARD.fullmatch(file.name):
             start, number, total = match.groups()
-            every = (f"{i:0{len(number)}}" for i in range(1, int(total) + 1))
-            names = [f"{start}-{i}-of-{total}.safetensors" for i in every]
+            numbers = (f"{i:0{len(number)}}" for i in range(1, int(total) + 1))
+            names = [f"{start}-{i}-of-{total}.safetensors" for i in numbers]
             _check_there(folder, names, file.name)
     return found
 
