@@ -264,6 +264,18 @@ def test_validation_too_small_says_how_many_rows_would_tell():
     assert "About 125 rows would tell" in finding.remedy  # 20 * (2 * 0.05 / 0.04) ** 2
 
 
+@pytest.mark.parametrize("train", [[6.0, 900.0, 700.0, 600.0], [6.0, 1.0, math.inf, 1.0]])
+def test_of_a_run_that_diverged_no_epoch_is_discussed(train):
+    rows = [
+        {"loss": loss, "token_accuracy": accuracy}
+        for loss, accuracy in ((6.0, 0.0), (452.0, 0.56), (620.0, 0.63))
+    ]
+    run = course(train, rows)
+    assert [finding.name for finding in diagnosis.diagnose(run).findings] == ["diverged"]
+    close = course(train, [6.0, 1.06, 1.02], report={"sets": {"validation": {"rows": 20}}})
+    assert choice.small_validation(close) is None
+
+
 def test_disagreement_beyond_the_noise_of_the_metric():
     def run(accuracies, **more):
         rows = [

@@ -1,4 +1,7 @@
-"""Can the chosen epoch be trusted: is validation large enough, and do the metrics agree?"""
+"""Can the chosen epoch be trusted: is validation large enough, and do the metrics agree?
+
+After a run that diverged no epoch is worth choosing, and these questions are not asked.
+"""
 
 import math
 
@@ -15,7 +18,7 @@ _ABOUT = (*selection.NOT_METRICS, "step", "epoch", "seconds", "cut")  # of a row
 def small_validation(run: Run) -> Finding | None:
     """All epochs are within the standard error of the validation loss."""
     start, tuned = history.start(run), history.tuned(run)
-    if not start or len(tuned) < 2:
+    if not start or len(tuned) < 2 or curves.diverged(run):
         return None
     best = min(tuned, key=lambda epoch: epoch.loss)
     spread, se = max(epoch.loss for epoch in tuned) - best.loss, best.se
@@ -44,7 +47,7 @@ def small_validation(run: Run) -> Finding | None:
 def disagreement(run: Run) -> Finding | None:
     """The epoch of the lowest validation loss is not the best one by another metric."""
     tuned = history.tuned(run)
-    if len(tuned) < 2:
+    if len(tuned) < 2 or curves.diverged(run):
         return None
     by_loss = min(tuned, key=lambda epoch: epoch.loss)
     chosen = {row["step"]: row for row in (run.selection or {}).get("epochs", [])}
