@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from sft import display
+from sft.run import display
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARE, RATIO = 0.05, 0.1

@@ -32,9 +32,9 @@ sys.path[:0] = [str(HERE), str(HERE / "bench" / "peers")]
 import data_exchange  # noqa: E402
 import quickstart_data  # noqa: E402
 
-from sft.data import files  # noqa: E402
+from sft.data.read import files  # noqa: E402
 from sft.errors import BAD_INPUT, UserError  # noqa: E402
-from sft.workdir import write_bytes  # noqa: E402
+from sft.run.directory import write_bytes  # noqa: E402
 
 Row = dict[str, Any]
 SIZES = (20, 100, 200, 1000, 3000)

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sft import display
+from sft.run import display
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "configs" / "ablations"

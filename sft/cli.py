@@ -4,7 +4,6 @@ Nothing heavy is imported before the command is known.
 """
 
 import contextlib
-import dataclasses
 import errno
 import importlib
 import io
@@ -13,17 +12,19 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from sft import bucket, config_idle, errors
 from sft import config as configs
-from sft.commands import COMMANDS, FLAGS, RUNS, SWEEP, WORDS, Command, Flag, usage
-from sft.config_check import validate
+from sft import errors
+from sft.commands import parsing
+from sft.commands.table import COMMANDS, FLAGS, RUNS, SWEEP, WORDS, Command, module_of, named
+from sft.config import idle
+from sft.config.check import validate
 from sft.errors import BAD_INPUT, BUG, DONE, PREEMPTED, Preempted, UserError
+from sft.run import bucket
 
 
 def run() -> None:
@@ -42,212 +43,123 @@ def run() -> None:
 def main(argv: list[str]) -> int:
     """Runs one command line and returns the exit code."""
     words = argv[1:]
-    if not words or words[0] in ("help", "-h", "--help") or "--help" in words:
-        print(usage())
+    if not words or words[0] in ("help", "-h", "--help"):
+        parsing.parser().print_help()
         return DONE if words else BAD_INPUT
-    code = DONE
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # a configuration file may print
-            call, wants_json = _parse(argv)
-        # With --json, standard output is for the object alone.
-        with contextlib.redirect_stdout(sys.stderr if wants_json else sys.stdout):
-            try:
-                result = call()
-            except errors.DoesNotFit as no:
-                result, code = no.result, errors.DOES_NOT_FIT
-            except errors.AuditFailed as no:
-                print(f"sft: {no}", file=sys.stderr)
-                result, code = no.result, BAD_INPUT
-    except UserError as error:
-        print(f"sft: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except Preempted as stopped:
-        print(f"sft: {stopped} Run the same command again to continue.", file=sys.stderr)
-        return PREEMPTED
-    except KeyboardInterrupt:
-        print("sft: interrupted before there was anything to save.", file=sys.stderr)
-        return PREEMPTED
+        call, wants_json = _parse(words)
+        return _run(call, wants_json)
+    except SystemExit as stop:  # argparse has printed the help of a command
+        return int(stop.code or DONE)
     except BrokenPipeError:
         raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            print(
-                f"sft: {error.filename or 'the disk'}: no space left on device. Free some, "
-                "and run the same command again.",
-                file=sys.stderr,
-            )
-            return BAD_INPUT
-        is_there = any(bucket.holds(word.removeprefix("--workdir=")) for word in words)
-        if is_there and (said := bucket.said(error)):
-            print(f"sft: the bucket refuses: {said}.", file=sys.stderr)
-            return BAD_INPUT
-        traceback.print_exc()
-        print("sft: this is a bug.", file=sys.stderr)
-        return BUG
+    except (Exception, KeyboardInterrupt) as error:
+        return _explained(error, words)
+
+
+def _run(call: Callable[[], Any], wants_json: bool) -> int:
+    """Calls the command and prints its result, if that is wanted."""
+    code = DONE
+    # With --json, standard output is for the object alone.
+    with contextlib.redirect_stdout(sys.stderr if wants_json else sys.stdout):
+        try:
+            result = call()
+        except errors.DoesNotFit as no:
+            result, code = no.result, errors.DOES_NOT_FIT
+        except errors.AuditFailed as no:
+            print(f"sft: {no}", file=sys.stderr)
+            result, code = no.result, BAD_INPUT
     if wants_json and result is not None:  # other hosts than the first have none
         print(json.dumps(result, ensure_ascii=False))
     return code
 
 
+def _explained(error: BaseException, words: list[str]) -> int:
+    """Prints what has happened in a line, a bug with its traceback; returns the exit code."""
+    code, text = BAD_INPUT, ""
+    if isinstance(error, UserError):
+        text = str(error)
+    elif isinstance(error, Preempted):
+        code, text = PREEMPTED, f"{error} Run the same command again to continue."
+    elif isinstance(error, KeyboardInterrupt):
+        code, text = PREEMPTED, "interrupted before there was anything to save."
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "the disk"
+        text = f"{where}: no space left on device. Free some, and run the same command again."
+    elif any(bucket.holds(word.removeprefix("--workdir=")) for word in words):
+        said = bucket.said(error)
+        text = f"the bucket refuses: {said}." if said else ""
+    if not text:
+        traceback.print_exception(error)
+        code, text = BUG, "this is a bug."
+    print(f"sft: {text}", file=sys.stderr)
+    return code
+
+
 def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
     """The command as a function without arguments, and whether its result is wanted as JSON."""
-    two = " ".join(argv[1:3])
-    command = two if two in COMMANDS else argv[1]
-    if command not in COMMANDS:
-        raise UserError(
-            f"no command {command!r}.{configs.nearest(command, list(COMMANDS))} See sft --help."
-        )
+    command = named(argv)
+    if not command:
+        hint = configs.nearest(argv[0], list(COMMANDS))
+        raise UserError(f"no command {argv[0]!r}.{hint} See sft --help.")
     entry = COMMANDS[command]
-    given, rest = _flags(entry, argv[len(command.split()) :])
-    values = {name: given[name].value for name in entry.flags if name in FLAGS}
+    given, rest = parsing.parse(command, argv)
+    values = {name: getattr(given, name) for name in entry.flags if name in FLAGS}
+    file = given.config if entry.has_config else None
     if SWEEP in entry.flags:
-        values[SWEEP], rest = swept(rest)
+        values[SWEEP], rest = parsing.swept(rest)
     if WORDS in entry.flags:
-        values[WORDS] = [f"--config={given.config}"] * bool(given.config) + rest
+        values[WORDS] = [f"--config={file}"] * bool(file) + rest
     if RUNS in entry.flags:
-        named = [given.workdir] if given.workdir else []
-        values[RUNS] = named + [word for word in rest if not word.startswith("-")]
+        first = [given.workdir] if given.workdir else []
+        values[RUNS] = first + [word for word in rest if not word.startswith("-")]
         rest = [word for word in rest if word.startswith("-")]
     for name in entry.needs:
         if not values[name]:
             raise UserError(FLAGS["workdir" if name == RUNS else name].missing)
-    runs = values.get(RUNS) or [values.get("workdir") or ""]
-    for run in [run for run in runs if bucket.holds(run) and not entry.in_buckets]:
+    _check_places(command, values.get(RUNS) or [values.get("workdir") or ""])
+    config = _config(entry, file, values.get("workdir") or "")
+    parsing.override(config, rest)
+    validate(config)
+    if entry.has_config:
+        _complete(entry, config, values.get("workdir") or "")
+        values["config"] = config
+    module = importlib.import_module(module_of(command))
+    return lambda: module.main(**values), given.json
+
+
+def _check_places(command: str, runs: list[str]) -> None:
+    """Refuses a bucket where the command works on a local directory alone."""
+    for run in [run for run in runs if bucket.holds(run) and not COMMANDS[command].in_buckets]:
         able = ", ".join(name for name, other in COMMANDS.items() if other.in_buckets)
         raise UserError(
             f"--workdir={run}: sft {command} works on a local directory alone; in a bucket do "
             f"{able}. Copy the run: gcloud storage cp -r {run} runs"
         )
-    config = configs.default()
-    if given.config is not None:
-        config = configs.load(given.config)
-    elif entry.has_config:
-        if not values["workdir"]:
-            raise UserError("--config=FILE is missing, or the --workdir of a run.")
-        from sft.workdir import stored_config
 
-        config = stored_config(values["workdir"])
-    override(config, rest)
-    validate(config)
-    if entry.has_config:
-        _complete(entry, config, values.get("workdir") or "")
-    more = [values[name] for name in entry.flags]
-    arguments = [config, *more] if entry.has_config else more
-    module = importlib.import_module(entry.module)
-    return lambda: module.main(*arguments), given.json
+
+def _config(entry: Command, file: str | None, workdir: str) -> ConfigDict:
+    """What the configuration file says, or the run's own."""
+    if file is not None:
+        with contextlib.redirect_stdout(sys.stderr):  # the file may print
+            return configs.load(file)
+    if not entry.has_config:
+        return configs.default()
+    if not workdir:
+        raise UserError("--config=FILE is missing, or the --workdir of a run.")
+    from sft.run.directory import stored_config
+
+    return stored_config(workdir)
 
 
 def _complete(entry: Command, config: ConfigDict, workdir: str) -> None:
     """Finds the model where it is not named, and notes settings without effect."""
     if SWEEP not in entry.flags:  # whose points have models of their own
-        from sft import inputs
+        from sft import session
 
-        inputs.name_model(config, workdir, required=entry.needs_model)
-    for line in config_idle.lines(config):
+        session.name_model(config, workdir, required=entry.needs_model)
+    for line in idle.lines(config):
         print(f"note: {line}", file=sys.stderr)
-
-
-def _flags(entry: Command, words: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """The values of this command's flags, and the words that are none of them."""
-    named = ("workdir" if name == RUNS else name for name in entry.flags)
-    table = {
-        name: dataclasses.replace(
-            FLAGS[name], default=entry.defaults.get(name, FLAGS[name].default)
-        )
-        for name in named
-        if name in FLAGS
-    }
-    table["json"] = Flag(bool, False, "", "machine-readable result")
-    return read_flags(table, words)
-
-
-def read_flags(
-    table: Mapping[str, Flag], words: list[str], program: str = "sft"
-) -> tuple[flags.FlagValues, list[str]]:
-    """The values of ``--config`` and the flags of ``table``, and the other words.
-
-    Args:
-      words: the first one is the program's name.
-
-    Raises:
-      UserError: a value of another type.
-    """
-    given = flags.FlagValues()
-    given.set_gnu_getopt(True)
-    flags.DEFINE_string("config", None, "configuration file", flag_values=given)
-    define: dict[type, Callable[..., Any]] = {
-        str: flags.DEFINE_string,
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        list: flags.DEFINE_list,
-    }
-    for name, flag in table.items():
-        define[flag.kind](name, flag.default, flag.text, flag_values=given)
-    try:
-        _, *rest = given(words, known_only=True)
-    except flags.Error as error:
-        raise UserError(f"{_line(error)}. See {program} --help.") from None
-    return given, rest
-
-
-def swept(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """``{KEY: "A,B"}`` of each ``--sweep.KEY=A,B``, and the other words.
-
-    Raises:
-      UserError: one without values, or given twice.
-    """
-    found: dict[str, str] = {}
-    for word in words:
-        if word.startswith("--sweep."):
-            key, _, text = word.removeprefix("--sweep.").partition("=")
-            if not text or key in found:
-                raise UserError(f"{word}: expected --sweep.KEY=A,B, once for each key.")
-            found[key] = text
-    return found, [word for word in words if not word.startswith("--sweep.")]
-
-
-def override(
-    config: ConfigDict,
-    words: list[str],
-    known_flags: Iterable[str] = ("json", *FLAGS),
-    program: str = "sft",
-) -> None:
-    """Applies ``--config.KEY=VALUE``; nothing else may be left on the command line.
-
-    Raises:
-      UserError: naming the word, and the nearest key.
-    """
-    values = flags.FlagValues()
-    line = [program, *words]
-    try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=line)
-        _, *rest = values(line)
-    except (AttributeError, KeyError) as error:
-        known = dict(configs.flatten(config))
-        keys = [w[9:].partition("=")[0] for w in words if w.startswith("--config.")]
-        wrong = next((key for key in keys if key not in known), None)
-        if wrong is None:
-            raise UserError(f"{_line(error)}. See {program} --help.") from None
-        hint = configs.nearest(wrong)
-        raise UserError(f"--config.{wrong}: no such key.{hint} See sft/config.py.") from None
-    except flags.UnrecognizedFlagError as error:
-        name = error.flagname.partition(".")[0]
-        if program == "sft" and name in FLAGS:
-            whose = ", ".join(f"sft {c}" for c, entry in COMMANDS.items() if name in entry.flags)
-            raise UserError(f"--{name} is of {whose} alone. See {program} --help.") from None
-        hint = configs.nearest(name, ["config", *known_flags])
-        raise UserError(f"no flag --{error.flagname}.{hint} See {program} --help.") from None
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(f"{_line(error)}. See {program} --help.") from None
-    if rest:
-        raise UserError(
-            f"unexpected {rest[0]!r}. Flags are written --name=value; see {program} --help."
-        )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).replace(" ?", "?").rstrip(".")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ cp "{root}/python" "$UV_PROJECT_ENVIRONMENT/bin/python"
 # Runs what is asked for before training; of training it takes down how it was called.
 PYTHON = """
 if [[ $1 == tpu/preflight.py ]]; then shift; {preflight}; fi
+if [[ "$1 $2" == "-m sft.commands.table" ]]; then PYTHONPATH="{root}" exec "{python}" "$@"; fi
 if [[ $1 == -c ]]; then exit 0; fi  # install.sh asks whether this is a good Python
 exec "{python}" "{record}" "{told}" "$@"
 """
@@ -50,7 +51,7 @@ class Host:
             shutil.copy(ROOT / name, self.repo)
         self.log, record = root / "uv.log", root / "record.py"
         record.write_text(RECORD)
-        names = {"python": sys.executable, "record": record, "told": self.told}
+        names = {"python": sys.executable, "record": record, "told": self.told, "root": ROOT}
         program(root / "python", PYTHON.format(preflight=preflight, **names))
         program(self.repo / ".venv-uv/bin/uv", UV.format(log=self.log, root=root))
         program(root / "bin/python3.12", "exit 0")

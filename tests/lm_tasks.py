@@ -7,7 +7,7 @@ import tiny_run
 from safetensors.numpy import load_file, save_file
 from test_tokenizer import tiny, tiny_pieces
 
-from sft.data import tokenizer
+from sft.data.tokenizer import sentencepiece
 
 TASKS = {
     "choice": {
@@ -82,7 +82,7 @@ def build_tiny(folder: Path) -> tiny_run.Project:
     weights = project.path / "weights.safetensors"
     tensors = load_file(weights)
     for index, (piece, _, kind) in enumerate(tiny_pieces()):
-        is_hidden = kind == tokenizer.BYTE or piece == "<unk>" or tiny().has_control(piece)
+        is_hidden = kind == sentencepiece.BYTE or piece == "<unk>" or tiny().has_control(piece)
         if is_hidden and piece != "<bos>":  # which every context has
             tensors["model.embed_tokens.weight"][index] = 0
     save_file(tensors, weights)

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import make_adapters
 
 from sft.errors import UserError
-from sft.model import peft
+from sft.model.weights import peft
 
 SPEC = tiny_run.SPEC
 LAYER = "base_model.model.model.layers.1"

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from tiny import assert_trees_close, device_batch, make_config, make_examples, make_params
 
-from sft.model import sharding, specs
+from sft.mesh import sharding
+from sft.model import specs
 from sft.train import optim
 from sft.train.steps import make_steps
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from sft.data.chat import ANSWER, CONTEXT, END, SCAFFOLD, Example
+from sft.data.chat.encoding import ANSWER, CONTEXT, END, SCAFFOLD, Example
 from sft.data.dedup import templates
 from sft.data.dedup.substring import Options
 from sft.data.dedup.windows import Classes

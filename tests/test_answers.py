@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import tiny_run
 
-from sft import inputs
+from sft import session
 from sft.eval import evalset, harness, limits
 
 shared, registered = tiny_run.shared, tiny_run.registered
@@ -81,14 +81,14 @@ def checked(shared, path, **knobs):
     """The evaluated set of this file."""
     config = shared.values(**{f"eval__{key}": value for key, value in knobs.items()})
     config.data.test = str(path)
-    tok = inputs.tokenizer(config, tiny_run.SPEC)
+    tok = session.tokenizer(config, tiny_run.SPEC)
     (found,) = evalset.load(config, tiny_run.SPEC, tok).values()
     return found
 
 
 def problems(shared, expected, **knobs):
     config = shared.values(**{f"eval__{key}": value for key, value in knobs.items()})
-    tok = inputs.tokenizer(config, tiny_run.SPEC)
+    tok = session.tokenizer(config, tiny_run.SPEC)
     return limits.problems(config, "test", expected, tok)
 
 
@@ -107,7 +107,7 @@ def test_limits(shared):
 
 def test_an_answer_ends_at_the_first_stop_string(shared):
     config = shared.values(eval__stop="c,\\n", eval__max_new_tokens=4)
-    tok = inputs.tokenizer(config, tiny_run.SPEC)
+    tok = session.tokenizer(config, tiny_run.SPEC)
 
     def ended(text):
         return harness.ended(tok, config, tok.encode(text)[:4])
@@ -143,7 +143,7 @@ def test_generation_ends_where_all_answers_are_stopped(shared, run, monkeypatch)
 
 
 def test_first_lines_are_compared_and_the_whole_is_kept(shared, run, monkeypatch, capsys):
-    tok = inputs.tokenizer(shared.values(), tiny_run.SPEC)
+    tok = session.tokenizer(shared.values(), tiny_run.SPEC)
     said = ["b\nand so on", "\n b \nb", "c"]
     monkeypatch.setattr(
         harness, "sample", lambda *_, **__: [tok.encode(said[i % 3]) for i in range(12)]

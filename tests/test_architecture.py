@@ -1,6 +1,7 @@
 """The rules of the design document that a reader could break without noticing."""
 
 import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -16,81 +17,55 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "sft").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 
-# A module imports only from its own layer or from those before it.
-LAYERS = (
-    (
-        "sft.errors",
-        "sft.types",
-        "sft.config",
-        "sft.config_check",
-        "sft.config_effects",
-        "sft.config_idle",
-        "sft.bucket",
-        "sft.signals",
-        "sft.template",
+# The rooms, from the top: a module imports from its own room or from those after it.
+ROOMS = (
+    *(
+        "sft.__main__",
+        "sft.cli",
         "sft.commands",
-        "sft.config_text",
-        "sft.display",
+        "sft.export",
+        "sft.report",
+        "sft.tune",
+        "sft.plan",
     ),
-    ("sft.layout",),
-    ("sft.coordinator",),
-    ("sft.hosts",),
-    ("sft.workdir", "sft.topology", "sft.progress"),
-    ("sft.lock", "sft.bucket_lock"),
-    ("sft.data", "sft.model"),
-    ("sft.inputs", "sft.sources", "sft.framing", "sft.sets", "sft.training_set"),
-    ("sft.train",),
-    ("sft.eval",),
-    ("sft.plan",),
-    ("sft.report",),
-    ("sft.tune", "sft.export"),
-    ("sft.data.main", "sft.train.main", "sft.eval.main", "sft.plan.main", "sft.report.main"),
-    ("sft.cli",),
-    ("sft.__main__",),
+    *("sft.eval", "sft.train", "sft.session", "sft.data", "sft.model", "sft.mesh", "sft.run"),
+    *("sft.config", "sft.types", "sft.errors"),
 )
 HEAVY = ("jax", "flax", "optax", "orbax", "gemma", "tensorflow", "grain", "gguf", "matplotlib")
 HEAVY += ("apache_beam",)
 IO = ("os", "pathlib", "json", "io", "shutil", "orbax", "etils", "tempfile", "urllib", "requests")
 
-# Modules, and what none of their imports may be, at module level or anywhere.
+# Modules or rooms, and what none of their imports may be when they are imported.
 NEVER_AT_IMPORT = {
     "sft.config": ("jax", "gemma"),
-    **{
-        f"sft.data.{name}": ("jax", "gemma")
-        for name in (
-            *("files", "schemas", "records", "splits", "augment", "chat", "tokenizer", "examples"),
-            *("fit", "order", "pipeline", "audit"),
-        )
-    },
+    "sft.data.read": ("jax", "gemma"),
+    "sft.data.chat": ("jax", "gemma"),
+    "sft.data.tokenizer": ("jax", "gemma"),
+    "sft.data.audit": ("jax", "gemma"),
+    "sft.data.batches": ("jax", "gemma"),
+    "sft.data.sets.splits": ("jax", "gemma"),
+    "sft.data.sets.augment": ("jax", "gemma"),
     "sft.cli": HEAVY,
-    **{f"sft.eval.judge.{name}": HEAVY for name in ("main", "rate", "calibrate")},
-    "sft.eval.lm": ("lm_eval",),
-    "sft.plan.main": HEAVY,  # it sets the environment that JAX reads when imported
+    **{f"sft.commands.{name}": HEAVY for name in ("eval_judge", "eval_rate", "eval_calibrate")},
+    "sft.commands.eval_lm": ("lm_eval",),
+    "sft.commands.plan": HEAVY,  # it sets the environment that JAX reads when imported
 }
+# Modules or rooms, and what they may import nowhere.
 NEVER = {
     "sft.plan.roofline": IO,
     "sft.plan.search": ("jax", *IO),
-    "sft.layout": ("jax", *IO),
-    "sft.topology": ("jax", *IO),
+    "sft.mesh.axes": ("jax", *IO),
+    "sft.mesh.slices": ("jax", *IO),
+    "sft.mesh.sharding": IO,
     "sft.types": IO,
-    "sft.data.pipeline": ("gemma",),
-    "sft.model.flops": IO,
+    "sft.data.batches": ("gemma",),
     "sft.model.specs": ("jax", *IO),
-    "sft.model.decoder": IO,
-    "sft.model.attention": IO,
-    "sft.model.lora": IO,
-    "sft.model.sharding": IO,
-    "sft.model.generate": IO,
-    "sft.model.slots": IO,
-    "sft.model.sampling": IO,
-    "sft.model.cached": IO,
-    "sft.train.cut": IO,
-    "sft.train.loss": IO,
-    "sft.train.vocabulary": IO,
-    "sft.train.steps": IO,
-    "sft.eval.stats": ("jax", *IO),
-    "sft.eval.bootstrap": ("jax", *IO),
-    "sft.eval.seeds": ("jax", *IO),
+    **{
+        f"sft.model.{name}": IO
+        for name in ("flops", "decoder", "attention", "ops", "lora", "dora", "targets", "decode")
+    },
+    **{f"sft.train.{name}": IO for name in ("cut", "loss", "vocabulary", "steps", "optim")},
+    **{f"sft.eval.{name}": ("jax", *IO) for name in ("stats", "bootstrap", "seeds")},
     "sft.eval.verdict": ("jax", "scipy", *IO),
     **{
         f"sft.eval.metrics.{name}": ("jax", *(module for module in IO if module != "json"))
@@ -136,49 +111,73 @@ def inside(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == p or module.startswith(p + ".") for p in packages)
 
 
-def layer(module: str) -> int:
-    """Index of the layer whose entry matches longest."""
-    found = [(len(p), i) for i, layer in enumerate(LAYERS) for p in layer if inside(module, (p,))]
-    assert found, f"{module} has no layer: add it to LAYERS"
-    return max(found)[1]
+def room(module: str) -> int:
+    """Index of the module's room."""
+    found = [i for i, name in enumerate(ROOMS) if inside(module, (name,))]
+    assert found, f"{module} is in no room: put it into one, or add the room to ROOMS"
+    return found[0]
 
 
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m != "sft"])
-def test_imports_go_one_way(module):
-    for imported in imports(parsed(MODULES[module])):
-        if imported != "sft" and inside(imported, ("sft",)):
-            assert layer(imported) <= layer(module), f"{module} imports {imported}"
-            siblings = {inside(m, ("sft.data",)) for m in (module, imported)}
-            if layer(module) == layer(imported) == layer("sft.data"):
-                assert len(siblings) == 1, f"{module} imports {imported}: data and model are apart"
+def members(place: str) -> list[str]:
+    """A module, or all modules of a room."""
+    found = [module for module in MODULES if inside(module, (place,))]
+    assert found, f"there is no {place}"
+    return found
 
 
-@pytest.mark.parametrize("module", NEVER_AT_IMPORT)
-def test_light_modules_import_nothing_heavy_at_import(module):
+def ours(module: str, top_only: bool = False) -> set[str]:
+    """Modules of the package that the module imports."""
+    return {i for i in imports(parsed(MODULES[module]), top_only) if i in MODULES and i != "sft"}
+
+
+def test_imports_go_down():
+    up = [
+        f"{module} imports {imported}"
+        for module in MODULES
+        if module != "sft"
+        for imported in ours(module)
+        if room(imported) < room(module)
+    ]
+    assert up == []
+
+
+def test_no_circle_between_files():
+    graph = {module: ours(module) - {module} for module in MODULES}
+    sorter = graphlib.TopologicalSorter(graph)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"circle: {' <- '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("place", NEVER_AT_IMPORT)
+def test_light_modules_import_nothing_heavy_at_import(place):
     """Follows the imports of the package's own modules, as Python would."""
-    seen, waiting = set(), [module]
+    waiting = members(place)
+    seen = set(waiting)
     while waiting:
         name = waiting.pop()
-        seen.add(name)
         for imported in imports(parsed(MODULES[name]), top_only=True):
-            assert not inside(imported, NEVER_AT_IMPORT[module]), f"{module}: {name}: {imported}"
+            assert not inside(imported, NEVER_AT_IMPORT[place]), f"{place}: {name}: {imported}"
             if imported in MODULES and imported not in seen:
+                seen.add(imported)
                 waiting.append(imported)
 
 
-@pytest.mark.parametrize("module", NEVER)
-def test_pure_modules_stay_pure(module):
-    tree = parsed(MODULES[module])
-    for imported in imports(tree):
-        assert not inside(imported, NEVER[module]), f"{module} imports {imported}"
-    if NEVER[module][-1] in IO:
-        called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call)
-                  and isinstance(n.func, ast.Name)}  # fmt: skip
-        assert not called & {"open", "print", "input"}
+@pytest.mark.parametrize("place", NEVER)
+def test_pure_modules_stay_pure(place):
+    for module in members(place):
+        tree = parsed(MODULES[module])
+        for imported in imports(tree):
+            assert not inside(imported, NEVER[place]), f"{module} imports {imported}"
+        if NEVER[place][-1] in IO:
+            called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call)
+                      and isinstance(n.func, ast.Name)}  # fmt: skip
+            assert not called & {"open", "print", "input"}, module
 
 
 def test_every_knob_is_read():

@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import Mesh
 
 from sft.errors import UserError
-from sft.model import attention, sharding, specs
+from sft.mesh import sharding
+from sft.model import attention, specs
 
 L, H = 256, 32
 WINDOWS = (40, None, 2)

@@ -9,12 +9,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_tokenizer import tiny
 
-from sft.data import audit, chat, fit
+from sft.data import audit
 from sft.data.audit import tokens
-from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
+from sft.data.batches import truncation
+from sft.data.batches.examples import Examples
+from sft.data.chat import encoding
+from sft.data.chat.encoding import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
 from sft.data.conversation import Conversation, Turn
-from sft.data.examples import Examples
-from sft.data.records import Records
+from sft.data.read.records import Records
 
 KINDS = st.lists(st.sampled_from([SCAFFOLD, PROMPT, CONTEXT, ANSWER, END]), min_size=1, max_size=9)
 
@@ -31,7 +33,7 @@ def pairs(*rows, **fields) -> list[Conversation]:
 
 
 def make_set(conversations, **fields) -> audit.Set:
-    examples = [chat.encode(c, tiny(), "gemma3") for c in conversations]
+    examples = [encoding.encode(c, tiny(), "gemma3") for c in conversations]
     return audit.Set(
         ["a.jsonl"], Records(list(conversations), **fields), Examples.from_list(examples)
     )
@@ -55,8 +57,8 @@ def test_count_agrees_with_the_rows():
         rows={"a": {"read": 33, "rejected": 30}, "b": {"read": 1, "rejected": 0}},
     )
     found = audit.count(one.files, one.records, one.examples, {"over": 0})
-    lengths = [len(chat.encode(row, tiny(), "gemma3").tokens) for row in rows]
-    trained = [int(chat.encode(row, tiny(), "gemma3").is_target.sum()) for row in rows]
+    lengths = [len(encoding.encode(row, tiny(), "gemma3").tokens) for row in rows]
+    trained = [int(encoding.encode(row, tiny(), "gemma3").is_target.sum()) for row in rows]
     assert found["rows"] == 4 and found["tokens"] == sum(lengths)
     assert found["trained_tokens"] == sum(trained) and found["max_tokens"] == max(lengths)
     assert found["mean_tokens"] == pytest.approx(sum(lengths) / 4)
@@ -139,7 +141,7 @@ def test_ends_are_those_of_the_rows_as_cut(length):
     longest = int(examples.lengths.max()) - 1
     found = tokens.ends(examples, tokens.row_counts(examples), length, "truncate_response")
     assume(length >= examples.lengths.min())  # else no row is left
-    cut, _, _ = fit.fit(examples, length, "truncate_response", 1.0, ["a", "b"])
+    cut, _, _ = truncation.fit(examples, length, "truncate_response", 1.0, ["a", "b"])
     after = tokens.row_counts(cut)
     assert found["answers"] - found["ended"] == int((after.answers - after.ended).sum())
     assert (found["share"] == 1) == (int((after.answers - after.ended).sum()) == 0)

@@ -7,9 +7,10 @@ from test_dedup_leakage import letters, made, noise
 from test_tokenizer import tiny
 
 from sft.data.audit import leaks
-from sft.data.dedup import normal, report, verdicts
+from sft.data.dedup import normal, verdicts
 from sft.data.dedup.build import build
 from sft.data.dedup.options import Options
+from sft.report.audit import dedup
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_levels(same, similar, expected):
 
 def described(train, held, policy="report", max_share=0.0):
     options = Options(leakage=policy, near=0, exact=False)
-    found = report.describe(build(*train, held, options), *train, held, tiny().decode)
+    found = dedup.describe(build(*train, held, options), *train, held, tiny().decode)
     found["leakage"]["max_share"] = max_share
     return found
 

@@ -9,8 +9,9 @@ import tiny_run
 from test_tokenizer import tiny_pieces
 
 from sft import config as configs
-from sft.config_check import validate
-from sft.data import main, tokenizer
+from sft.commands import data
+from sft.config.check import validate
+from sft.data.tokenizer import sentencepiece
 
 registered = tiny_run.registered
 WORDS = "amber basin cedar delta ember fjord gravel harbor island jungle kettle lantern".split()
@@ -19,7 +20,7 @@ WORDS = "amber basin cedar delta ember fjord gravel harbor island jungle kettle 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tokenizer.model"
-    path.write_bytes(tokenizer._model_proto(tiny_pieces()))
+    path.write_bytes(sentencepiece._model_proto(tiny_pieces()))
     return path
 
 
@@ -56,7 +57,7 @@ def audited(folder, model, sets, changes):
     usual |= {"model.name": "tiny_run", "model.tokenizer": str(model)}
     config = configs.from_dict(dict(configs.flatten(configs.default())) | usual | files | changes)
     validate(config)
-    report = main.main(config, str(folder / "run"))
+    report = data.main(config, str(folder / "run"))
     assert json.loads((folder / "run" / "data" / "report.json").read_text()) == report
     return [(one["severity"], one["text"], one["remedy"]) for one in report["warnings"]]
 

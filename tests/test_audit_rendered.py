@@ -11,10 +11,15 @@ from test_audit_report import Tags, clean, examine
 from test_sets import config_of
 from test_tokenizer import tiny, tiny_pieces
 
-from sft.data import audit, chat, fit, main, tokenizer
+from sft.commands import data
 from sft.data.audit import rendered
+from sft.data.batches import truncation
+from sft.data.batches.examples import Examples
+from sft.data.chat import encoding
 from sft.data.dedup.stretches import without
-from sft.data.examples import Examples
+from sft.data.tokenizer import sentencepiece
+from sft.report.audit import page as audit_page
+from sft.report.audit import terminal as audit_terminal
 
 registered = tiny_run.registered
 
@@ -23,7 +28,7 @@ PIECES = [piece for piece, _, _ in tiny().pieces()]
 
 
 def encoded(*talks):
-    return Examples.from_list([chat.encode(one, tiny(), "gemma3") for one in talks])
+    return Examples.from_list([encoding.encode(one, tiny(), "gemma3") for one in talks])
 
 
 def shown(talk, after=None, cuts=None):
@@ -71,14 +76,14 @@ def test_a_control_string_in_a_text_is_text():
 def test_what_deduplication_masked_or_cut():
     talk = conversation("hi", "qwertyuiop")
     before = encoded(talk)
-    place = np.flatnonzero(before.kinds == chat.ANSWER)
+    place = np.flatnonzero(before.kinds == encoding.ANSWER)
     kinds = before.kinds.copy()
-    kinds[place[2:6]] = chat.CONTEXT
+    kinds[place[2:6]] = encoding.CONTEXT
     runs, row = shown(talk, Examples(before.tokens, kinds, before.starts))
     said = [run for run in runs if run[0] in ("trained", "masked")]
     assert [kind for kind, _ in said] == ["trained", "masked", "trained"]
     assert "".join(text for _, text in said) == "qwertyuiop"
-    assert row["trained"] == (before.kinds >= chat.ANSWER).sum() - 4
+    assert row["trained"] == (before.kinds >= encoding.ANSWER).sum() - 4
     gone = np.zeros(len(before.tokens), bool)
     gone[place[2:6]] = True
     runs_cut, _ = shown(talk, without(before, gone))
@@ -95,19 +100,19 @@ def test_the_tokens_that_stay_are_those_that_are_left(seed):
     assert [token for token, is_left in zip(before, found, strict=True) if is_left] == after
 
 
-@pytest.mark.parametrize("policy", fit.POLICIES)
+@pytest.mark.parametrize("policy", truncation.POLICIES)
 def test_what_goes_for_the_length(policy):
     talk = conversation("hi", "a b", "more of it", "c d e f g")
     examples = encoded(talk)
-    left, kept, _ = fit.cut(examples, 24, policy, ["a:1"])
-    cuts = fit.gaps(examples, 24, policy)
+    left, kept, _ = truncation.cut(examples, 24, policy, ["a:1"])
+    cuts = truncation.gaps(examples, 24, policy)
     runs, row = shown(talk, cuts=cuts)
     whole = "".join(text for _, text in runs)
     assert whole.startswith("<bos><start_of_turn>user\nhi<end_of_turn>\n")
     ids = [token for kind, _, token in row["pieces"] if kind != "cut"]
     assert ids == (left.tokens.tolist() if len(kept) else [])
     assert row["dropped"] == (not len(kept)) and row["trained"] == left.trained.sum()
-    assert shown(talk, cuts=fit.gaps(examples, 999, policy))[1]["dropped"] is False
+    assert shown(talk, cuts=truncation.gaps(examples, 999, policy))[1]["dropped"] is False
 
 
 def test_a_long_row_is_shown_where_something_begins():
@@ -147,11 +152,11 @@ def test_categories_are_counted():
     assert found["long"]["trained_tokens"] == 10 * each.trained[0]
     assert found["long"]["median_tokens"] == found["long"]["max_tokens"] == each.lengths[0]
     assert sum(one["trained_share"] for one in found.values()) == pytest.approx(1)
-    text = audit.terminal.render(report)
+    text = audit_terminal.render(report)
     assert "categories of train" in text and "(none)" in text and "  long " in text
-    page = audit.page.render(report)
+    page = audit_page.render(report)
     assert "<h2>Categories</h2>" in page and "(none)" in page
-    assert "Categories" not in audit.page.render(examine(clean(), validation=clean(60, 1)))
+    assert "Categories" not in audit_page.render(examine(clean(), validation=clean(60, 1)))
 
 
 def test_many_categories_are_told_together():
@@ -167,12 +172,12 @@ def test_the_page_of_a_run_shows_rows_and_escapes_them(tmp_path):
     rows = [{"input_text": f"{evil} {i}", "output_text": f"{evil} a{i}"} for i in range(30)]
     rows += [{"input_text": "long", "output_text": "a " * 190}]
     model = tmp_path / "tokenizer.model"
-    model.write_bytes(tokenizer._model_proto(tiny_pieces()))
+    model.write_bytes(sentencepiece._model_proto(tiny_pieces()))
     path = tiny_run.write_rows(tmp_path / "evil.jsonl", rows)
     changes = {"data.train": str(path), "data.reading.group": "", "data.max_length": 128}
     changes |= {"model.name": "tiny_run", "model.tokenizer": str(model)}
     config = config_of(tmp_path, changes | {"loss.prompt_weight": 0.25})
-    report = main.main(config, str(tmp_path / "run"))
+    report = data.main(config, str(tmp_path / "run"))
     assert json.loads((tmp_path / "run" / "data" / "report.json").read_text()) == report
     one, *_, last = report["sets"]["train"]["shown"]
     assert one["source"].endswith("evil.jsonl:1") and last["dropped"] and not last["trained"]

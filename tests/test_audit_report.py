@@ -13,7 +13,9 @@ from test_tokenizer import tiny
 
 from sft.data import audit
 from sft.data.audit import findings
-from sft.data.records import Records
+from sft.data.read.records import Records
+from sft.report.audit import page as audit_page
+from sft.report.audit import terminal as audit_terminal
 
 LENGTH = 200
 
@@ -53,7 +55,7 @@ def test_nothing_is_said_of_clean_sets():
     report = examine(clean(), validation=clean(60, 1), production=clean(60, 2))
     assert report["warnings"] == []
     assert [pair["differs"] for pair in report["skew"]] == [0, 0]
-    assert "no errors, no warnings, no notes" in audit.terminal.render(report)
+    assert "no errors, no warnings, no notes" in audit_terminal.render(report)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_reading_is_reported():
     assert severity(report, "train: 1 of 121 rows rejected: empty text.") == "warning"
     assert severity(report, "leading_model in 2 rows") == "note"
     assert severity(report, "not read: id, date.") == "note"
-    page = audit.page.render(report)
+    page = audit_page.render(report)
     assert "a.jsonl:200: empty text: output_text has no visible text" in page
 
 
@@ -143,8 +145,8 @@ def test_labels_that_a_set_lacks():
     )
     assert severity(report, "validation lacks 1 of train's answers: may be.") == "warning"
     assert severity(report, "test has answers that train never gives: never.") == "error"
-    assert "always saying" in audit.terminal.render(report)
-    assert "Labels" in audit.page.render(report)
+    assert "always saying" in audit_terminal.render(report)
+    assert "Labels" in audit_page.render(report)
 
 
 def test_skew_of_production_comes_with_what_to_do():
@@ -152,9 +154,9 @@ def test_skew_of_production_comes_with_what_to_do():
     system = [dataclasses.replace(row, system="Answer well.") for row in clean()]
     report = examine(system, validation=system[:0] + clean(60, 1), production=shouted)
     assert severity(report, "production differs from train") == "warning"
-    text = audit.terminal.render(report)
+    text = audit_terminal.render(report)
     assert "system instruction present (train 100 %, production 0 %)" in text
-    assert "question mark at the end" in audit.page.render(report)
+    assert "question mark at the end" in audit_page.render(report)
 
 
 class Tags(html.parser.HTMLParser):
@@ -181,7 +183,7 @@ class Tags(html.parser.HTMLParser):
 def test_the_page_stands_alone_and_escapes():
     evil = '<script>alert("x")</script>'
     many = [dataclasses.replace(row, system=evil, origin=evil) for row in clean()]
-    page = audit.page.render(examine(many, validation=clean(60, 1), production=clean(40, 2)))
+    page = audit_page.render(examine(many, validation=clean(60, 1), production=clean(40, 2)))
     tags = Tags()
     tags.feed(page)
     assert tags.open == [] and {"svg", "table", "rect"} <= tags.seen
@@ -193,13 +195,13 @@ def test_the_page_stands_alone_and_escapes():
 def test_the_report_is_plain_and_the_same_every_time():
     made = [examine(clean(), validation=clean(60, 1), production=clean(40, 2)) for _ in range(2)]
     assert json.loads(json.dumps(made[0])) == made[0] == made[1]
-    assert audit.page.render(made[0]) == audit.page.render(made[1])
+    assert audit_page.render(made[0]) == audit_page.render(made[1])
     assert list(made[0]) == ["sets", "skew", "labels", "shared", "production", "warnings"]
 
 
 def test_the_terminal_shows_the_worst_last_and_little():
     bad = [*clean(30), *pairs(*(("user\n<bos>", " x "),) * 40, *(("p", "y"), ("p", "z")))]
-    text = audit.terminal.render(examine(bad, validation=bad[:10], test=bad[5:], production=bad))
+    text = audit_terminal.render(examine(bad, validation=bad[:10], test=bad[5:], production=bad))
     lines = text.splitlines()
     assert len(lines) <= 45
     assert lines.index(next(line for line in lines if "errors" in line)) > 15

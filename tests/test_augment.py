@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.data import augment
-from sft.data.augment import Options
 from sft.data.conversation import Conversation, Turn
+from sft.data.sets import augment
+from sft.data.sets.augment import Options
 from sft.errors import UserError
 
 ALL = Options(

@@ -10,7 +10,7 @@ from test_tokenizer import tiny_pieces
 from weight_layouts import make_tree, write_hf
 
 from sft import cli
-from sft.data import tokenizer as tokenizer_lib
+from sft.data.tokenizer import sentencepiece as tokenizer_lib
 from sft.model import specs
 
 shared, registered = tiny_run.shared, tiny_run.registered

@@ -15,8 +15,9 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data import chat, records
-from sft.data.records import Conversation, Turn
+from sft.data.chat import encoding
+from sft.data.read import records
+from sft.data.read.records import Conversation, Turn
 from sft.errors import BAD_INPUT, UserError
 
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
@@ -117,16 +118,16 @@ def test_written_conversations_are_read_back_unchanged(tmp_path):
     assert [(c.turns, c.system) for c in found] == [(c.turns, c.system) for c in written]
 
 
-def example(*turns: tuple[list[int], int]) -> chat.Example:
+def example(*turns: tuple[list[int], int]) -> encoding.Example:
     """Tokens and the kind of each, turn by turn; answers end with their end of turn."""
     tokens, kinds = [], []
     for ids, kind in turns:
         tokens += ids
         kinds += [kind] * len(ids)
-        if kind == chat.ANSWER:
+        if kind == encoding.ANSWER:
             tokens.append(106)
-            kinds.append(chat.END)
-    return chat.Example(np.array(tokens, np.int32), np.array(kinds, np.uint8))
+            kinds.append(encoding.END)
+    return encoding.Example(np.array(tokens, np.int32), np.array(kinds, np.uint8))
 
 
 def theirs(*rows: tuple[list[int], list[int]]) -> dict[str, np.ndarray]:
@@ -137,7 +138,9 @@ def theirs(*rows: tuple[list[int], list[int]]) -> dict[str, np.ndarray]:
     return {"ids": np.array(ids), "labels": np.array(labels), "offsets": offsets}
 
 
-TWO_ANSWERS = example(([2, 105, 9], 0), ([7, 8], chat.ANSWER), ([107, 5], 0), ([6], chat.ANSWER))
+TWO_ANSWERS = example(
+    ([2, 105, 9], 0), ([7, 8], encoding.ANSWER), ([107, 5], 0), ([6], encoding.ANSWER)
+)
 TRL_IDS = [2, 105, 9, 7, 8, 106, 107, 5, 6, 106, 107]  # 107: the newline after a turn
 
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 from tiny_run import ROOT
 
-from sft import topology
 from sft.errors import UserError
+from sft.mesh import slices
 from sft.model import specs
 
 sys.path.insert(0, str(ROOT / "scripts/bench"))
@@ -23,8 +23,8 @@ OURS = {
 
 def test_rows_are_possible():
     for model, name, rows, _, fsdp in plan.ROWS.values():
-        assert specs.get(model) and topology.get(name).devices % fsdp == 0
-        assert rows % topology.get(name).devices == 0
+        assert specs.get(model) and slices.get(name).devices % fsdp == 0
+        assert rows % slices.get(name).devices == 0
     assert set(plan.WITH_PEERS) <= set(plan.ROWS)
 
 

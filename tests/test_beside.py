@@ -9,11 +9,11 @@ import pytest
 from test_pairs import EARLIER, reason, row
 from test_records import write
 
-from sft.data import records
-from sft.data.beside import earlier
 from sft.data.conversation import Reading
-from sft.data.records import Source
-from sft.data.schemas import parse
+from sft.data.read import records
+from sft.data.read.records import Source
+from sft.data.read.schemas import parse
+from sft.data.read.unread import earlier
 from sft.errors import UserError
 
 PAIRS = [["hi", "ho"], ["so", "oh"]]

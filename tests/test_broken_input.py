@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_files import write
 
-from sft.data import records
-from sft.data.records import Reading, Source
+from sft.data.read import records
+from sft.data.read.records import Reading, Source
 from sft.errors import UserError
 
 PAIRS = [{"q": f'question {n}, "é\U0001f600"\n?', "a": f"answer {n} \\"} for n in range(5)]

@@ -12,16 +12,17 @@ import time
 import fake_bucket
 import pytest
 
-from sft import bucket_lock, lock
 from sft.errors import BAD_INPUT, UserError
+from sft.run import bucket_lock, lease
+from sft.run import holder as holding
 
 server, bucket = fake_bucket.server, fake_bucket.bucket
 RUN = "gs://bucket/run"
 HOLDER = """
 import sys, time
-from sft import lock
-lock.BEAT, lock.PATIENCE = 0.2, 2.0
-with lock.held(sys.argv[1]):
+from sft.run import holder, lease
+holder.BEAT, holder.PATIENCE = 0.2, 2.0
+with lease.held(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -29,8 +30,8 @@ with lock.held(sys.argv[1]):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(lock, "BEAT", 0.2)
-    monkeypatch.setattr(lock, "PATIENCE", 2.0)
+    monkeypatch.setattr(holding, "BEAT", 0.2)
+    monkeypatch.setattr(holding, "PATIENCE", 2.0)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def holder(bucket):
 
 
 def take():
-    with lock.held(RUN):
+    with lease.held(RUN):
         pass
 
 
@@ -65,7 +66,7 @@ def left_by_another(bucket, beat=0):
 
 
 def test_it_is_there_with_a_name_while_it_is_held(bucket):
-    with lock.held(RUN):
+    with lease.held(RUN):
         first = json.loads(bucket.text("run/lock"))
         wait_until(lambda: json.loads(bucket.text("run/lock"))["beat"] >= 2)
         assert first["process"] == os.getpid()
@@ -85,13 +86,13 @@ def test_a_dead_process_is_followed_after_a_while(bucket, holder, capsys):
     holder.wait()
     begun = time.monotonic()
     take()
-    assert time.monotonic() - begun > lock.PATIENCE
+    assert time.monotonic() - begun > holding.PATIENCE
     assert f"left by process {holder.pid}" in capsys.readouterr().err
     assert bucket.names() == []
 
 
 def test_who_ends_while_it_is_watched_is_followed_at_once(bucket, monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE", 60.0)
+    monkeypatch.setattr(holding, "PATIENCE", 60.0)
     left_by_another(bucket)
     threading.Timer(0.5, lambda: bucket.delete("run/lock", {})).start()
     begun = time.monotonic()
@@ -118,7 +119,7 @@ def test_of_two_that_follow_a_dead_one_one_gets_it(bucket, monkeypatch):
 
 def test_a_process_that_was_stopped_for_long_ends_when_it_finds_another(bucket, holder):
     holder.send_signal(signal.SIGSTOP)
-    with lock.held(RUN):
+    with lease.held(RUN):
         holder.send_signal(signal.SIGCONT)
         _, err = holder.communicate(timeout=60)
         assert holder.returncode == BAD_INPUT
@@ -137,7 +138,7 @@ def test_an_answer_that_is_lost_changes_nothing(bucket):
 
     bucket.put = put_and_lose
     try:
-        with lock.held(RUN):
+        with lease.held(RUN):
             wait_until(lambda: json.loads(bucket.text("run/lock"))["beat"] >= 4)
     finally:
         del bucket.put

@@ -7,10 +7,10 @@ import fake_bucket
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from sft import bucket as buckets
-from sft import cli, workdir
+from sft import cli
 from sft.errors import UserError
-from sft.train import log, mirror
+from sft.run import bucket as buckets
+from sft.run import directory, log, mirror
 
 server, bucket = fake_bucket.server, fake_bucket.bucket
 RUN = "gs://bucket/run"
@@ -84,19 +84,19 @@ def test_a_bucket_that_refuses_loses_no_row(bucket):
 def test_a_bucket_that_is_slow_for_a_moment_is_asked_again(bucket, code):
     refused = iter([code])
     bucket.refuses = lambda method, address: next(refused, None)
-    workdir.write_text(workdir.path_of(RUN) / "a.json", "é")
+    directory.write_text(directory.path_of(RUN) / "a.json", "é")
     assert bucket.text("run/a.json") == "é"
 
 
 def test_paths():
-    assert workdir.path_of("runs/a").__class__.__module__ == "pathlib"
-    path = workdir.path_of("gs://bucket/a/b/")
+    assert directory.path_of("runs/a").__class__.__module__ == "pathlib"
+    path = directory.path_of("gs://bucket/a/b/")
     assert (str(path), str(path / "c"), f"{path}") == ("gs://bucket/a/b", "gs://bucket/a/b/c",
                                                        "gs://bucket/a/b")  # fmt: skip
-    assert workdir.path_of(path) == path and buckets.holds(path / "c")
+    assert directory.path_of(path) == path and buckets.holds(path / "c")
     for wrong in ("gs://bucket", "gs://bucket/", "gs:///a", "s3://bucket/a"):
         with pytest.raises(UserError, match="expected a local path, or gs://BUCKET/NAME"):
-            workdir.path_of(wrong)
+            directory.path_of(wrong)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import fake_bucket
 import pytest
 import tiny_run
 
-from sft import cli, lock
+from sft import cli
+from sft.run import lock
 
 pytestmark = pytest.mark.slow
 shared, registered = tiny_run.shared, tiny_run.registered

@@ -6,7 +6,7 @@ import pytest
 import test_files
 from etils.epath import backend
 
-from sft.data import records
+from sft.data.read import records
 from sft.errors import UserError
 
 ROW = {"input_text": "a", "output_text": "b"}

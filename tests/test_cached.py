@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_generate import FAMILIES, forward, make_prompts, setting
 
-from sft.model import cached, slots
-from sft.model.sampling import Sampling
+from sft.model.decode import cache as cached
+from sft.model.decode import slots
+from sft.model.decode.sampling import Sampling
 
 
 @pytest.mark.parametrize("family", FAMILIES)

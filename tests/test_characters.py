@@ -4,11 +4,11 @@ import unicodedata
 
 import pytest
 
-from sft.data import records
 from sft.data.characters import is_blank, surrogate
 from sft.data.conversation import Reading, Reject
-from sft.data.records import Source
-from sft.data.schemas import parse
+from sft.data.read import records
+from sft.data.read.records import Source
+from sft.data.read.schemas import parse
 from sft.errors import UserError
 
 DRAWN_AS_NOTHING = "\u2800\U00016fe4\U0001d159"  # in none of the properties

@@ -1,5 +1,8 @@
+import importlib
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,16 +10,39 @@ import sys
 import pytest
 import tiny_run
 
-from sft import cli, commands
+from sft import cli
+from sft.commands import table
 
 shared, registered = tiny_run.shared, tiny_run.registered
 
 
-@pytest.mark.parametrize("words, code", [(["--help"], 0), (["train", "--help"], 0), ([], 2)])
+@pytest.mark.parametrize("words, code", [(["--help"], 0), (["help"], 0), ([], 2)])
 def test_help(capsys, words, code):
     assert cli.main(["sft", *words]) == code
     out = capsys.readouterr().out
-    assert all(word in out for word in [*commands.COMMANDS, "--config", "--workdir", "42"])
+    assert all(word in out for word in [*table.COMMANDS, "--config", "--workdir", "42"])
+
+
+@pytest.mark.parametrize("command", table.COMMANDS)
+def test_help_of_a_command_has_its_flags_and_no_others(capsys, command):
+    assert cli.main(["sft", *command.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    entry = table.COMMANDS[command]
+    flags = set(re.findall(r"^  --(\w+)\b(?!\.)", out, re.MULTILINE))
+    own = {"workdir" if name == table.RUNS else name for name in entry.flags} & set(table.FLAGS)
+    assert flags - {"config"} == own | {"json"}
+    assert ("config" in flags) == entry.has_config
+    assert (
+        "--checkpoint" not in own or f"(default: {entry.defaults.get('checkpoint', 'best')})" in out
+    )
+
+
+@pytest.mark.parametrize("command", table.COMMANDS)
+def test_flags_reach_a_function_by_name(command):
+    module = importlib.import_module(table.module_of(command))
+    entry = table.COMMANDS[command]
+    wanted = {*entry.flags, *(["config"] if entry.has_config else [])}
+    assert set(inspect.signature(module.main).parameters) == wanted
 
 
 def test_json_is_the_only_thing_on_standard_output(shared, tmp_path, capfd):
@@ -31,7 +57,10 @@ def test_json_is_the_only_thing_on_standard_output(shared, tmp_path, capfd):
     assert set(json.loads(out)) == {"test"}
 
 
-@pytest.mark.parametrize("word, wanted", [("--json=true", True), ("--nojson", False)])
+@pytest.mark.parametrize(
+    "word, wanted",
+    [("--json=true", True), ("--nojson", False), ("--no-json", False), ("-json", True)],
+)
 def test_other_spellings_of_json(shared, tmp_path, capsys, word, wanted):
     assert shared.main("data", tmp_path, word) == 0
     assert capsys.readouterr().out.startswith("{") == wanted
@@ -59,9 +88,9 @@ def test_configuration_of_the_run_with_changes(shared, tmp_path, capsys):
 
 
 def test_a_bug_is_a_bug(shared, tmp_path, capsys, monkeypatch):
-    from sft.data import main as data
+    from sft.commands import data
 
-    def fail(*_):
+    def fail(**_):
         raise ZeroDivisionError("seven")
 
     monkeypatch.setattr(data, "main", fail)
@@ -80,9 +109,9 @@ def test_a_bug_is_a_bug(shared, tmp_path, capsys, monkeypatch):
     ],
 )
 def test_exit_codes(shared, tmp_path, capsys, monkeypatch, error, code, said):
-    from sft.data import main as data
+    from sft.commands import data
 
-    def fail(*_):
+    def fail(**_):
         raise error
 
     monkeypatch.setattr(data, "main", fail)
@@ -135,7 +164,9 @@ def test_broken_configuration_file(tmp_path, capsys, name):
         (["train", "C", "W", "--config.train.epochs=0"], ["config.train.epochs = 0", "above 0"]),
         (["train", "C", "W", "--config.optim=3"], ["--config.optim=3"]),
         (["train", "C", "W", "extra"], ["unexpected 'extra'"]),
-        (["train", "C", "--workdir"], ["Missing value", "workdir"]),
+        (["train", "C", "--workdir"], ["--workdir: expected one argument"]),
+        (["sweep", "C", "W", "--jobs=two"], ["--jobs: 'two' is not a whole number"]),
+        (["sweep", "C", "W", "--dry_run=maybe"], ["--dry_run: ", "'maybe'"]),
     ],
 )
 def test_command_line(shared, tmp_path, capsys, words, fragments):

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from sft import config as configs
-from sft import config_check
-from sft.config import default, difference, fingerprint, flatten, from_dict, nearest
-from sft.config_check import validate
-from sft.config_text import strings
-from sft.data import chat, conversation, fit
+from sft.config import check, default, difference, fingerprint, flatten, from_dict, nearest
+from sft.config.check import validate
+from sft.config.text import strings
+from sft.data import conversation
+from sft.data.batches import truncation
+from sft.data.chat import encoding
 from sft.data.dedup import options, repeats, substring
 from sft.errors import UserError
 
@@ -146,10 +147,10 @@ def test_choices_are_those_of_the_code_that_reads_them():
     """The check comes before anything heavy is imported, so it has lists of its own."""
     theirs = {
         "data.reading.container": ("", *conversation.CONTAINERS),
-        "data.chat": ("", *chat.FORMATS),
-        "data.train_on": chat.TRAIN_ON,
-        "data.eval_on": chat.TRAIN_ON,
-        "data.over_long": fit.POLICIES,
+        "data.chat": ("", *encoding.FORMATS),
+        "data.train_on": encoding.TRAIN_ON,
+        "data.eval_on": encoding.TRAIN_ON,
+        "data.over_long": truncation.POLICIES,
         "data.dedup.engine": repeats.ENGINES,
         "data.dedup.scope": repeats.SCOPES,
         "data.dedup.keep": repeats.KEEPS,
@@ -157,8 +158,8 @@ def test_choices_are_those_of_the_code_that_reads_them():
         "data.leakage.action": options.LEAKAGE,
     }
     for key, choices in theirs.items():
-        assert set(config_check._CHOICES[key]) == set(choices), key
-    assert config_check._REPAIRS == conversation.REPAIRS
+        assert set(check._CHOICES[key]) == set(choices), key
+    assert check._REPAIRS == conversation.REPAIRS
 
 
 def test_fingerprint_is_stable():

@@ -7,10 +7,9 @@ import pytest
 import tiny_run
 
 from sft import config as configs
-from sft import config_effects as effects
-from sft import workdir as workdirs
-from sft.config import default, flatten
+from sft.config import default, effects, flatten
 from sft.errors import UserError
+from sft.run import directory as workdirs
 
 shared, registered = tiny_run.shared, tiny_run.registered
 
@@ -24,7 +23,7 @@ def changed(**values):
 def test_every_setting_has_one_effect():
     listed = [key for keys in effects._SETTINGS.values() for key in keys.split()]
     known = [key for key, _ in flatten(default())]
-    assert sorted(listed) == sorted(known), "add a new setting to sft/config_effects.py"
+    assert sorted(listed) == sorted(known), "add a new setting to sft/config/effects.py"
 
 
 def test_a_new_setting_changes_no_fingerprint():

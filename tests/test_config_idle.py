@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from sft import config as configs
-from sft import config_idle
-from sft.config import default, flatten
+from sft.config import default, flatten, idle
 from sft.tune import points
 
 ROOT = Path(__file__).parents[1]
@@ -56,17 +55,15 @@ def made(values):
 def test_said_where_it_changes_nothing_and_only_there(setting):
     key, value = setting.split("=", 1)
     beside, with_which_it_works = PAIRS[setting]
-    (line,) = [
-        line for line in config_idle.lines(made(beside | {key: value})) if f"config.{key} " in line
-    ]
+    (line,) = [line for line in idle.lines(made(beside | {key: value})) if f"config.{key} " in line]
     assert line.startswith(f"config.{key} = ") and "changes nothing: " in line
-    works = config_idle.lines(made(with_which_it_works | {key: value}))
+    works = idle.lines(made(with_which_it_works | {key: value}))
     assert not any(f"config.{key} " in line for line in works)
 
 
 def test_every_rule_is_tried_and_names_settings_there_are():
     known = dict(flatten(default()))
-    for rule in config_idle._RULES:
+    for rule in idle._RULES:
         keys = rule.keys.split()
         assert set(keys) <= set(known)
         assert any(setting.split("=")[0] in keys for setting in PAIRS)
@@ -82,7 +79,7 @@ def test_no_configuration_here_has_one(path):
     if "def points" in path.read_text():
         found = points.check(configurations[0], points.from_file(str(path)), str(path))
         configurations += [point.config for point in found]
-    lines = {line.split()[0] for config in configurations for line in config_idle.lines(config)}
+    lines = {line.split()[0] for config in configurations for line in idle.lines(config)}
     # Its runs of full tuning are those with adapters, with rank 0.
     assert lines == ({"config.lora.alpha"} if path.stem == "lora_or_full" else set())
 

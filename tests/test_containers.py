@@ -10,8 +10,8 @@ import pytest
 from pyarrow import ipc
 from test_files import write
 
-from sft.data import records
-from sft.data.records import Reading, Source
+from sft.data.read import records
+from sft.data.read.records import Reading, Source
 
 ASK, TELL = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}

@@ -16,10 +16,10 @@ from peft_folders import ADAPTERS, CONFIG
 from safetensors.numpy import save_file
 from weight_layouts import make_tree, write_gguf, write_hf
 
-from sft.data.tokenizer_json import from_json
+from sft.data.tokenizer.hf_json import from_json
 from sft.errors import UserError
-from sft.model import peft, weights
-from sft.model.weights import gguf, hf_config, naming
+from sft.model import weights
+from sft.model.weights import gguf, hf_config, naming, peft
 
 registered = tiny_run.registered
 SPEC = dataclasses.replace(tiny_run.SPEC, num_layers=1, vocab=64)

@@ -12,7 +12,8 @@ import pytest
 from substring_rules import lists_of, plain_classes, random_case
 from test_dedup_plan import corpus, same_plans
 
-from sft.data.chat import ANSWER
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER
 from sft.data.dedup import options, substring, windows
 from sft.data.dedup.beam import fingerprints, members, pipeline, shards
 from sft.data.dedup.beam import policy as beyond
@@ -20,7 +21,6 @@ from sft.data.dedup.beam.policy import Layout
 from sft.data.dedup.build import build
 from sft.data.dedup.spans import ACTIONS
 from sft.data.dedup.substring import Options
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 

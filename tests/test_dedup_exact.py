@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_chat import talk
 from test_tokenizer import tiny
 
-from sft.data import chat
+from sft.data.batches.examples import Examples
+from sft.data.chat import encoding
 from sft.data.conversation import Turn
 from sft.data.dedup import exact, normal
-from sft.data.examples import Examples
 
 AS_WRITTEN = normal.Options()
 LOOSE = normal.Options(case=True, punctuation=True)
@@ -181,7 +181,7 @@ def test_no_rows():
 
 
 def encoded(talks):
-    return Examples.from_list([chat.encode(one, tiny(), "gemma3") for one in talks])
+    return Examples.from_list([encoding.encode(one, tiny(), "gemma3") for one in talks])
 
 
 @pytest.mark.parametrize(
@@ -201,14 +201,14 @@ def test_different_answers_are_different_tokens(one, other, expected):
     rows = [talk(*one), talk(*other), talk("other", "1"), talk("other", "1")]
     assert exact.several_answers(encoded(rows)) == {"prompts": expected // 2, "rows": expected}
     masked = encoded(rows)
-    masked = Examples(masked.tokens, np.minimum(masked.kinds, chat.CONTEXT), masked.starts)
+    masked = Examples(masked.tokens, np.minimum(masked.kinds, encoding.CONTEXT), masked.starts)
     assert exact.several_answers(masked)["rows"] == expected
     assert exact.several_answers(encoded([*rows, rows[0]]))["rows"] == expected * 3 // 2
 
 
 def test_rows_without_an_answer_have_none():
-    kinds = np.array([chat.SCAFFOLD, chat.PROMPT], np.uint8)
-    alone = chat.Example(np.array([2, 5], np.int32), kinds)
+    kinds = np.array([encoding.SCAFFOLD, encoding.PROMPT], np.uint8)
+    alone = encoding.Example(np.array([2, 5], np.int32), kinds)
     assert exact.several_answers(Examples.from_list([alone, alone]))["prompts"] == 0
 
 

@@ -10,14 +10,14 @@ from test_dedup_beam import plain  # noqa: F401
 from test_dedup_leakage import letters, made, noise
 from test_dedup_policy import run, stated_policy
 
-from sft.data.chat import ANSWER, END, PROMPT, SCAFFOLD, Example
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, END, PROMPT, SCAFFOLD, Example
 from sft.data.dedup import leakage, normal, templates
 from sft.data.dedup import options as build_options
 from sft.data.dedup.beam import policy as beyond
 from sft.data.dedup.beam.policy import Layout
 from sft.data.dedup.build import build
 from sft.data.dedup.substring import Options, policy
-from sft.data.examples import Examples
 
 LENGTH = 50
 FORM, OTHER = np.arange(1000, 1060), np.arange(1100, 1160)  # each longer than a window

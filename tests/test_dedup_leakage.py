@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokenizer import tiny
 
-from sft.data import chat
-from sft.data.chat import ANSWER, END, PROMPT, SCAFFOLD, Example
+from sft.data.batches.examples import Examples
+from sft.data.chat import encoding
+from sft.data.chat.encoding import ANSWER, END, PROMPT, SCAFFOLD, Example
 from sft.data.conversation import Conversation, Turn
 from sft.data.dedup import coverage, leakage, overlap, same_text
 from sft.data.dedup.leakage import CODES, NONE, Options, Set
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -28,7 +28,7 @@ def made(*rows, origin="a", system=None, context=()) -> Set:
         ]
         source = f"{origin}.jsonl:{number + 1}"
         conversations.append(Conversation(tuple(turns), system, source, origin))
-    encoded = [chat.encode(c, tiny(), "gemma3") for c in conversations]
+    encoded = [encoding.encode(c, tiny(), "gemma3") for c in conversations]
     return Set(conversations, Examples.from_list(encoded))
 
 
@@ -180,7 +180,7 @@ def test_tokens_of_turns(form, system):
     tokenizer = tiny(form[:6])
     talks = made(("x", "y", "z w", "v"), system=system, context=(1,))[0]
     talks += made(("a b", "c d e"), ("", "x"), system=system)[0]
-    found = Examples.from_list([chat.encode(c, tokenizer, form) for c in talks])
+    found = Examples.from_list([encoding.encode(c, tokenizer, form) for c in talks])
     expected = [[len(tokenizer.encode(turn.text)) for turn in row.turns] for row in talks]
     assert [sizes.tolist() for sizes in same_text.turn_tokens(found)] == expected
 

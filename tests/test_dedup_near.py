@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_dedup_ngrams import example, said, similarity
 
+from sft.data.batches.examples import Examples
 from sft.data.dedup import near, ngrams
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 CERTAIN = {"bands": 64, "rows": 2}  # misses a pair of 0.8 with probability 1e-28

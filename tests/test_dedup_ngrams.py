@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, SYSTEM, Example
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, SYSTEM, Example
 from sft.data.dedup import graph, ngrams
-from sft.data.examples import Examples
 
 STOP = 9
 

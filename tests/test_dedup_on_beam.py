@@ -7,7 +7,8 @@ import pytest
 from substring_rules import lists_of, random_case
 from test_dedup_plan import corpus, same_plans
 
-from sft.data.chat import ANSWER, Example
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, Example
 from sft.data.dedup import options, substring, templates
 from sft.data.dedup.beam import pipeline
 from sft.data.dedup.beam import policy as beyond
@@ -15,7 +16,6 @@ from sft.data.dedup.beam.policy import Layout
 from sft.data.dedup.build import build
 from sft.data.dedup.spans import ACTIONS
 from sft.data.dedup.substring import Options
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 pytestmark = pytest.mark.beam

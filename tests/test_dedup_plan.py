@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from test_dedup_leakage import letters, made, noise
 
-from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, Example
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, CONTEXT, END, PROMPT, Example
 from sft.data.dedup import plan as plans
 from sft.data.dedup.build import build, fingerprint, refuse
 from sft.data.dedup.options import Options
 from sft.data.dedup.plan import Plan, Reason
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 

@@ -12,10 +12,10 @@ from substring_rules import (
 )
 from test_dedup_substring import row
 
-from sft.data.chat import ANSWER, CONTEXT, Example
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, CONTEXT, Example
 from sft.data.dedup import hash_windows, windows
 from sft.data.dedup.substring import ACTIONS, Options, policy
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 SCOPES_KEEPS = [*itertools.product(("group", "record"), ("first", "none"))]

@@ -11,10 +11,10 @@ import sys
 import numpy as np
 import pytest
 
-from sft.data.dedup import hash_windows, suffix_array, windows
+from sft.data.dedup import engines, hash_windows, suffix_array
 from sft.data.dedup.windows import Corpus
 
-ENGINES = pytest.mark.parametrize("engine", windows.ENGINES)
+ENGINES = pytest.mark.parametrize("engine", engines.ENGINES)
 THREADS = ("aaaaaaaaaaaabbbccccc", "aaaaaaaaaaaaccccc")
 
 
@@ -57,11 +57,11 @@ def test_no_split_of_the_work_loses_the_last_suffixes():
 
 PROGRAM = """
 import numpy as np
-from sft.data.dedup import windows
+from sft.data.dedup import engines, windows
 tokens = np.random.default_rng(0).integers(0, 3, 2000, dtype=np.int32)
 corpus = windows.Corpus(tokens, np.array([0, 900, 2000]))
-for engine in windows.ENGINES:
-    batches = list(windows.classes(corpus, 6, engine))
+for engine in engines.ENGINES:
+    batches = list(engines.classes(corpus, 6, engine))
     parts = [p.tolist() for b in batches for p in np.split(b.positions, b.starts[1:-1])]
     print(sorted(parts))
 """
@@ -84,8 +84,8 @@ def test_what_lies_between_documents_is_no_part_of_a_match(engine):
     """There, 97 bytes in common and three zeros of a separator's counter match at 100."""
     text = "".join(chr(97 + i % 26) for i in range(97))
     corpus = corpus_of("1" + text, "2" + text, "3" + text)
-    assert members(windows.classes(corpus, 98, engine)) == []
-    assert members(windows.classes(corpus, 97, engine)) == [[1, 99, 197]]
+    assert members(engines.classes(corpus, 98, engine)) == []
+    assert members(engines.classes(corpus, 97, engine)) == [[1, 99, 197]]
 
 
 @ENGINES
@@ -93,16 +93,16 @@ def test_no_range_ends_inside_a_character(engine):
     """There, two characters that share two of their three bytes extend a match by those two."""
     one, other = "日本", "日木"
     assert one.encode()[:5] == other.encode()[:5]
-    found = members(windows.classes(corpus_of(one, other), 1, engine))
+    found = members(engines.classes(corpus_of(one, other), 1, engine))
     assert found == [[0, 2]]
-    assert members(windows.classes(corpus_of(one, other), 2, engine)) == []
+    assert members(engines.classes(corpus_of(one, other), 2, engine)) == []
 
 
 @ENGINES
 def test_every_class_says_which_copy_is_first(engine):
     """There, one document of a letter a thousand times is wiped out; a copy must stay, so classes
     come whole and in order: the first window, and those that do not overlap it, can be told."""
-    (batch,) = windows.classes(corpus_of("a" * 1000), 100, engine)
+    (batch,) = engines.classes(corpus_of("a" * 1000), 100, engine)
     assert batch.positions.tolist() == list(range(901))
     assert batch.starts.tolist() == [0, 901]
 
@@ -114,7 +114,7 @@ def test_the_last_window_of_the_last_document_may_match(engine, length):
     check knows no other length than 100."""
     shared = "".join(chr(200 + i) for i in range(length))
     largest = corpus_of("ab" + shared, "c" + shared)
-    assert members(windows.classes(largest, length, engine)) == [[2, length + 3]]
+    assert members(engines.classes(largest, length, engine)) == [[2, length + 3]]
 
 
 @ENGINES
@@ -123,7 +123,7 @@ def test_positions_are_exact(engine):
     repeated = "a match, in the middle"
     documents = ("before it: " + repeated, repeated + ", and after", "x" + repeated + "y")
     text, size = "".join(documents), len(repeated)
-    (found,) = members(windows.classes(corpus_of(*documents), size, engine))
+    (found,) = members(engines.classes(corpus_of(*documents), size, engine))
     assert len(found) == 3
     assert {text[position : position + size] for position in found} == {repeated}
 
@@ -139,6 +139,6 @@ def test_nothing_matches_at_half_a_token(engine, width):
         return [int.from_bytes(content[i : i + width]) for i in range(0, len(content), width)]
 
     corpus = corpus_of(ids(content), ids(shifted))  # nearly all of their bytes are in common
-    assert members(windows.classes(corpus, 9, engine)) == []
+    assert members(engines.classes(corpus, 9, engine)) == []
     corpus = corpus_of(ids(content), ids(shifted), ids(content)[9:])
-    assert members(windows.classes(corpus, 51, engine)) == [[9, 120]]
+    assert members(engines.classes(corpus, 51, engine)) == [[9, 120]]

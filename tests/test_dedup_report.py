@@ -9,15 +9,15 @@ from test_dedup_leakage import letters, made, noise
 from test_dedup_plan import corpus, pair
 from test_tokenizer import tiny
 
-from sft.data.dedup import report
 from sft.data.dedup.build import CODES, build
 from sft.data.dedup.options import Options
+from sft.report.audit import dedup
 
 EVIL = '<script>alert("x")</script>'
 
 
 def described(train, held, options=None):
-    return report.describe(build(*train, held, options), *train, held, tiny().decode)
+    return dedup.describe(build(*train, held, options), *train, held, tiny().decode)
 
 
 def test_what_was_dropped_stands_beside_its_reason():
@@ -40,12 +40,12 @@ def test_what_was_dropped_stands_beside_its_reason():
 def test_terminal_lines_and_page_hold_the_numbers():
     train, held = corpus()
     found = described(train, held)
-    lines = report.terminal(found)
+    lines = dedup.terminal(found)
     assert lines[0].startswith("deduplication: 5 of 9 rows stay; ")
     assert "1 same as an earlier row; 1 near-duplicate" in lines[1]
     assert f"{found['masked_tokens']} trained tokens masked" in lines[2]
     assert "validation: 1 of 1 row (100 %) given away by 1 row, dropped from training." in lines[-1]
-    page = report.html(found)
+    page = dedup.html(found)
     tags = Tags()
     tags.feed(page)
     assert tags.open == [] and {"table", "mark", "details"} <= tags.seen
@@ -58,16 +58,16 @@ def test_leaks_that_stay_are_said_to_stay(policy):
     train, held = corpus()
     found = described(train, held, Options(leakage=policy))
     assert [group["code"] for group in found["leaks"]] == ["leak_prompt"]
-    assert "still in training" in report.terminal(found)[-1]
-    assert "1 row, still in training" in report.html(found)
+    assert "still in training" in dedup.terminal(found)[-1]
+    assert "1 row, still in training" in dedup.html(found)
 
 
 def test_no_leak_is_said_with_what_cannot_be_seen():
     found = described(made(pair(1)), {"test": made(pair(2))})
-    assert report.terminal(found)[-1].endswith("in other words is not found.")
-    assert "no training row gives away" in report.html(found)
+    assert dedup.terminal(found)[-1].endswith("in other words is not found.")
+    assert "no training row gives away" in dedup.html(found)
     bare = described(made(pair(1)), {})
-    assert len(report.terminal(bare)) == 1 and "Leaks" not in report.html(bare)
+    assert len(dedup.terminal(bare)) == 1 and "Leaks" not in dedup.html(bare)
 
 
 def test_validation_rows_that_test_has_too():
@@ -75,11 +75,11 @@ def test_validation_rows_that_test_has_too():
     found = described(made(pair(1)), held)
     assert (
         "1 row of validation (50 %) is in dates too: the epoch would be chosen on"
-        in report.terminal(found)[-1]
+        in dedup.terminal(found)[-1]
     )
     (shown,) = found["leakage"]["shown"]
     assert shown["left"]["source"] == "a.jsonl:2" and shown["right"]["set"] == "dates"
-    assert "is in dates too" in report.html(found)
+    assert "is in dates too" in dedup.html(found)
 
 
 def test_templates_are_listed_with_text_and_count():
@@ -88,12 +88,12 @@ def test_templates_are_listed_with_text_and_count():
     found = described(train, {}, Options(near=0))
     (listed,) = found["templates"]
     assert listed["rows"] == 110 and form in listed["text"] and listed["origin"] == "a"
-    assert form in report.html(found) and report.terminal(found)[-1].endswith("report: 1")
+    assert form in dedup.html(found) and dedup.terminal(found)[-1].endswith("report: 1")
 
 
 def test_texts_are_escaped():
     rows = [(f"{EVIL} {noise(1, 99)}", noise(2, 99)), (f"{EVIL} {noise(1, 99)}", noise(2, 99))]
     train = made(*rows, pair(5))
     evil = [dataclasses.replace(c, origin=EVIL, source=EVIL) for c in train[0]]
-    page = report.html(described((evil, train[1]), {"validation": made(rows[0])}))
+    page = dedup.html(described((evil, train[1]), {"validation": made(rows[0])}))
     assert EVIL not in page and "&lt;script&gt;" in page

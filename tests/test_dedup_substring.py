@@ -17,10 +17,10 @@ from substring_rules import (
     window_classes,
 )
 
-from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
-from sft.data.dedup import substring, templates, windows
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
+from sft.data.dedup import engines, substring, templates, windows
 from sft.data.dedup.substring import Options, find
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 LETTERS = {"answer": ANSWER, "context": CONTEXT, "prompt": PROMPT}
@@ -218,7 +218,7 @@ def test_forms_are_the_same_whatever_the_engine():
             *(np.arange(12), np.zeros(12, np.int64)),
             Options(length=3, template_rows=7, template_share=0.1, engine=engine),
         ).templates
-        for engine in windows.ENGINES
+        for engine in engines.ENGINES
     ]
     assert listings[0] == listings[1] and len(listings[0]) > 1
 
@@ -243,7 +243,7 @@ def test_read_only_rows_and_ids_of_a_large_vocabulary(tmp_path):
     example = Examples.from_list([Example(r, np.full(6, ANSWER, np.uint8)) for r in rows])
     np.save(tmp_path / "tokens.npy", example.tokens)
     mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
-    for tokens, engine in itertools.product([example.tokens, mapped], windows.ENGINES):
+    for tokens, engine in itertools.product([example.tokens, mapped], engines.ENGINES):
         options = Options(length=6, engine=engine)
         given = Examples(tokens, example.kinds, example.starts)
         found = find(given, np.arange(7), np.zeros(7, np.int64), options)

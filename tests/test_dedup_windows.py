@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.data.dedup import hash_windows, suffix_array, windows
+from sft.data.dedup import engines, hash_windows, suffix_array
 from sft.data.dedup.windows import Classes, Corpus
 from sft.errors import UserError
 
@@ -44,8 +44,8 @@ def brute_force(spans, length: int) -> set[tuple[int, ...]]:
 
 
 def by_both(spans, length: int) -> set[tuple[int, ...]]:
-    found = collected(windows.classes(corpus_of(spans), length, "suffix_array"))
-    assert collected(windows.classes(corpus_of(spans), length, "hash")) == found
+    found = collected(engines.classes(corpus_of(spans), length, "suffix_array"))
+    assert collected(engines.classes(corpus_of(spans), length, "hash")) == found
     return found
 
 
@@ -165,8 +165,8 @@ def test_tokens_may_be_memory_mapped_for_reading(tmp_path):
         np.load(tmp_path / "starts.npy", mmap_mode="r"),
     )
     expected = brute_force([span, span[10:200], [3], span], 50)
-    for engine in windows.ENGINES:
-        assert collected(windows.classes(mapped, 50, engine)) == expected
+    for engine in engines.ENGINES:
+        assert collected(engines.classes(mapped, 50, engine)) == expected
     assert np.array_equal(mapped.tokens, corpus.tokens)
 
 
@@ -205,7 +205,7 @@ def test_the_hash_engine_keeps_to_its_memory():
     assert 8 * corpus.windows(50) > memory  # so that it takes passes
     tracemalloc.start()
     try:
-        for batch in windows.classes(corpus, 50, "hash", memory):
+        for batch in engines.classes(corpus, 50, "hash", memory):
             repeated += len(batch.positions)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -217,11 +217,11 @@ def test_the_hash_engine_keeps_to_its_memory():
 def test_settings_that_make_no_sense():
     corpus = corpus_of([[1, 2, 3]])
     with pytest.raises(UserError, match="windows of 0 tokens, expected 1 or more"):
-        windows.classes(corpus, 0)
+        engines.classes(corpus, 0)
     with pytest.raises(UserError, match="unknown engine 'bloom', expected one of suffix_array"):
-        windows.classes(corpus, 2, "bloom")
+        engines.classes(corpus, 2, "bloom")
     with pytest.raises(UserError, match="1000 bytes of memory for windows of 2 tokens"):
-        windows.classes(corpus, 2, "hash", 1000)
+        engines.classes(corpus, 2, "hash", 1000)
 
 
 @pytest.mark.parametrize("starts", [[], [1, 3], [0, 2], [0, 2, 1, 3]])

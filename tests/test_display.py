@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from sft import display
-from sft.config_check import METRICS
+from sft.config.check import METRICS
 from sft.eval import metrics
+from sft.run import display
 
 
 @pytest.mark.parametrize("value, metric, text, difference", [

@@ -18,7 +18,9 @@ from tiny import (
     make_params,
 )
 
-from sft.model import decoder, dora, generate, lora, sharding, specs
+from sft.mesh import sharding
+from sft.model import decoder, dora, lora, specs
+from sft.model.decode import generate
 from sft.train import optim
 from sft.train.steps import make_steps
 

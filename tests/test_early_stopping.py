@@ -5,7 +5,8 @@ import json
 import pytest
 import tiny_run
 
-from sft import inputs, sets
+from sft import session
+from sft.data.sets import loading
 from sft.eval import arms
 from sft.train import validation
 
@@ -51,8 +52,8 @@ def test_a_run_that_overfits_keeps_its_best_epoch_to_the_digit(shared, overfitte
     assert kept == [best["step"], rows[-2]["step"], rows[-1]["step"]]
 
     config = shared.values()
-    tok = inputs.tokenizer(config, tiny_run.SPEC)
-    found = sets.load(config, ["validation"], tiny_run.SPEC, tok)["validation"].examples
+    tok = session.tokenizer(config, tiny_run.SPEC)
+    found = loading.load(config, ["validation"], tiny_run.SPEC, tok)["validation"].examples
     config.optim.schedule = "constant"
     model = arms.load(config, str(overfitted), chosen["step"], tok)
     again = validation.validate(config, model.steps, model.trainable, model.frozen, found)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 import tiny_run
 
-from sft.data import tokenizer as tokenizer_lib
+from sft.data.tokenizer import sentencepiece as tokenizer_lib
 from sft.eval import arms, harness
 from sft.model import decoder
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from test_chat import talk
 from test_tokenizer import tiny
 
-from sft.data import chat, examples
-from sft.data.chat import ANSWER, END, PROMPT, Example
-from sft.data.examples import Examples, encode_all
+from sft.data.batches import examples
+from sft.data.batches.examples import Examples, encode_all
+from sft.data.chat import encoding
+from sft.data.chat.encoding import ANSWER, END, PROMPT, Example
 from sft.errors import UserError
 
 TALKS = [
@@ -33,7 +34,7 @@ def equal(found: Examples, expected) -> bool:
 
 
 def one_by_one(talks=TALKS, format="gemma3", train_on="all", tokenizer=None):
-    return [chat.encode(talk, tokenizer or tiny(), format, train_on) for talk in talks]
+    return [encoding.encode(talk, tokenizer or tiny(), format, train_on) for talk in talks]
 
 
 def no_encoding(*_):
@@ -72,8 +73,8 @@ def test_examples_are_views_and_indices_are_checked():
             found[index]
 
 
-@pytest.mark.parametrize("format", chat.FORMATS)
-@pytest.mark.parametrize("train_on", chat.TRAIN_ON)
+@pytest.mark.parametrize("format", encoding.FORMATS)
+@pytest.mark.parametrize("train_on", encoding.TRAIN_ON)
 def test_all_at_once_equals_one_by_one(format, train_on):
     tokenizer = tiny("gemma4" if "4" in format else format)
     found = encode_all(TALKS, tokenizer, format, train_on)
@@ -97,7 +98,7 @@ def test_errors_name_the_row():
 def test_a_second_call_reads_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert equal(encode_all(TALKS, tiny(), "gemma3", cache="~/c"), one_by_one())
-    monkeypatch.setattr(chat, "render", no_encoding)
+    monkeypatch.setattr(encoding, "render", no_encoding)
     elsewhere = [dataclasses.replace(t, source="moved:1", group="g") for t in TALKS]
     found = encode_all(elsewhere, tiny(), "gemma3", cache="~/c")
     monkeypatch.undo()
@@ -165,7 +166,7 @@ def test_a_damaged_entry_is_made_anew(tmp_path, monkeypatch, damage):
     (entry,) = tmp_path.iterdir()
     damage(entry)
     assert equal(encode_all(TALKS, tiny(), "gemma3", cache=str(tmp_path)), one_by_one())
-    monkeypatch.setattr(chat, "render", no_encoding)
+    monkeypatch.setattr(encoding, "render", no_encoding)
     whole = encode_all(TALKS, tiny(), "gemma3", cache=str(tmp_path))
     monkeypatch.undo()
     assert equal(whole, one_by_one())
@@ -241,6 +242,8 @@ def test_small_inputs_start_no_process(monkeypatch):
 
 def test_importing_is_light_and_silent_off_a_terminal():
     heavy = "jax", "gemma", "gguf", "sentencepiece", "grain", "pyarrow", "multiprocessing.pool"
-    code = f"import sys, sft.data.fit; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, sft.data.batches.truncation; print([m for m in {heavy} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from sft import cli
 from sft.export import formats, hub
-from sft.model import peft, weights
+from sft.model import weights
+from sft.model.weights import peft
 
 shared, registered = tiny_run.shared, tiny_run.registered
 

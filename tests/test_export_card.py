@@ -12,11 +12,13 @@ from go_template import render as ollama
 from test_export_layouts import make
 
 from sft import config as configs
-from sft import inputs, sets, workdir
-from sft.data import chat
-from sft.data.tokenizer import gguf_metadata
+from sft import session
+from sft.data.chat import encoding
+from sft.data.sets import loading
+from sft.data.tokenizer.sentencepiece import gguf_metadata
 from sft.export import base, card, chat_template, formats, peft, use
 from sft.model import specs
+from sft.run import directory
 
 registered = tiny_run.registered
 SYSTEM, TEMPLATE = "Say {{ x }}\n'next'.", "Letters: {prompt}\n|"
@@ -61,10 +63,10 @@ def out(framed):
 
 def asked(framed):
     """The test prompts as they are typed, and their ids."""
-    config = workdir.stored_config(framed.path / "run")
-    tokenizer = inputs.tokenizer(config, tiny_run.SPEC)
-    (test,) = sets.tests(config, tiny_run.SPEC, tokenizer).values()
-    prompts = sets.prompts(config, tiny_run.SPEC, tokenizer, test.conversations)
+    config = directory.stored_config(framed.path / "run")
+    tokenizer = session.tokenizer(config, tiny_run.SPEC)
+    (test,) = loading.tests(config, tiny_run.SPEC, tokenizer).values()
+    prompts = loading.prompts(config, tiny_run.SPEC, tokenizer, test.conversations)
     texts = [row["input_text"] for row in tiny_run.toy_rows("test", tiny_run.SIZES["test"])]
     messages = [[{"role": "user", "content": text}] for text in texts]
     return tokenizer, list(zip(messages, (ids.tolist() for ids in prompts), strict=True))
@@ -97,12 +99,12 @@ def test_the_card_says_what_is_put_around_a_prompt(framed, out):
         scope = {}
         code = re.search(r"```python\n(.*?)```", shown, re.S)[1]
         exec(code.replace('"..."', repr(prompts[0][0][0]["content"])), scope)
-        ids = [2, *chat.unspell(marked(scope["prompt"].removeprefix("<bos>")), tokenizer)]
+        ids = [2, *encoding.unspell(marked(scope["prompt"].removeprefix("<bos>")), tokenizer)]
         assert ids == prompts[0][1]
 
 
 def marked(text):
-    return re.sub("(<(start|end)_of_turn>)", rf"{chat.MARK}\1", text)
+    return re.sub("(<(start|end)_of_turn>)", rf"{encoding.MARK}\1", text)
 
 
 def test_nothing_private_is_published(framed, out):

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokenizer import gemma3, tiny
 
-from sft.data import chat
+from sft.data.chat import encoding
 from sft.data.conversation import Conversation, Turn
+from sft.data.sets.framing import NOTHING, Framing
 from sft.export import chat_template
 from sft.export import tokenizer as exported
-from sft.framing import NOTHING, Framing
 
 HOSTILE = (
     "{{ messages }} {% raw %} {# no #} }} %}",
@@ -30,7 +30,7 @@ FRAMINGS = [
     Framing("Be brief.", ("Q: ", "\n\nOnce more: ", "\nA:")),
 ]
 TURNS = (("a",), (" the b \n", "us", "er"), ("x", "{{ y }}", " z", "w'", "v"))
-families = pytest.mark.parametrize("family", list(chat.FORMATS))
+families = pytest.mark.parametrize("family", list(encoding.FORMATS))
 
 
 def library(tokenizer, path):
@@ -70,18 +70,18 @@ def trained(framing, texts, system):
 
 
 def check(family, framing, texts, system, tokenizer, written):
-    template = chat_template.jinja(chat.FORMATS[family], framing)
+    template = chat_template.jinja(encoding.FORMATS[family], framing)
 
     def ids(of, **options):
         text = chat_template.render(template, messages(of, system), **options)
         return written.encode(text, add_special_tokens=False).ids
 
     asked = trained(framing, texts, system)
-    expected = chat.encode_prompt(asked, tokenizer, family).tolist()
+    expected = encoding.encode_prompt(asked, tokenizer, family).tolist()
     assert ids(texts, add_generation_prompt=True) == expected
     whole = trained(framing, (*texts, "end"), system)
     # The template goes on to the next turn with a line break, which training has no use for.
-    expected = [*chat.encode(whole, tokenizer, family).tokens.tolist(), *tokenizer.encode("\n")]
+    expected = [*encoding.encode(whole, tokenizer, family).tokens.tolist(), *tokenizer.encode("\n")]
     assert ids((*texts, "end")) == expected
 
 
@@ -102,7 +102,7 @@ ANY = st.lists(TEXT | SYNTAX, max_size=5).map("".join)
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from(list(chat.FORMATS)),
+    st.sampled_from(list(encoding.FORMATS)),
     ANY.filter(lambda text: not text or text.strip()),
     st.lists(ANY, min_size=2, max_size=3),
     st.lists(ANY.filter(str.strip), min_size=1, max_size=1),
@@ -123,7 +123,7 @@ def test_ids_of_training_in_the_real_vocabulary(tmp_path):
 
 def test_contents_in_parts():
     """As rows of training are read: joined as they are, and stripped as a whole."""
-    template = chat_template.jinja(chat.FORMATS["gemma3"], Framing("S", ("<", ">")))
+    template = chat_template.jinja(encoding.FORMATS["gemma3"], Framing("S", ("<", ">")))
     parts = [{"type": "text", "text": text} for text in (" a ", "b ")]
     found = chat_template.render(
         template, [{"role": "system", "content": parts}, {"role": "user", "content": parts}]
@@ -136,7 +136,7 @@ def test_contents_in_parts():
 @pytest.mark.parametrize("system", ["", " \n", [], [{"type": "text", "text": " "}], None])
 def test_an_empty_system_message_is_none(system):
     """As an empty system column of a row of training."""
-    template = chat_template.jinja(chat.FORMATS["gemma3"], Framing("Be."))
+    template = chat_template.jinja(encoding.FORMATS["gemma3"], Framing("Be."))
     asked = [{"role": "system", "content": system}, {"role": "user", "content": "a"}]
     assert chat_template.render(template, asked) == chat_template.render(template, asked[1:])
 
@@ -144,7 +144,7 @@ def test_an_empty_system_message_is_none(system):
 @pytest.mark.parametrize("roles", ["a", "uu", "ut", "suu", "usa", "us", "ux", "uasu"])
 def test_roles_out_of_order_are_refused(roles):
     names = {"u": "user", "a": "assistant", "t": "tool", "s": "system", "x": "x"}
-    template = chat_template.jinja(chat.FORMATS["gemma3"], Framing())
+    template = chat_template.jinja(encoding.FORMATS["gemma3"], Framing())
     asked = [{"role": names[role], "content": role} for role in roles]
     with pytest.raises(Exception, match="must take turns"):
         chat_template.render(template, asked)

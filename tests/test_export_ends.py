@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_export_layouts import FAMILIES, make
 
-from sft.data.tokenizer import gguf_metadata
+from sft.data.tokenizer.sentencepiece import gguf_metadata
 from sft.errors import UserError
 from sft.export import gguf, hub
 

@@ -17,8 +17,9 @@ from sft.eval.arms import Arm
 from sft.export import gguf, hub, official
 from sft.export import peft as writer
 from sft.export.tuned import Tuned
-from sft.model import lora, peft, specs, weights
+from sft.model import lora, specs, weights
 from sft.model.weights import gguf as reader
+from sft.model.weights import peft
 
 FAMILIES = ("gemma2", "gemma3")
 

@@ -11,28 +11,28 @@ from hypothesis import strategies as st
 from test_export_chat import ANY, FRAMINGS, HOSTILE, TURNS, messages, of_family, trained
 
 from sft.config import default
-from sft.data import chat
+from sft.data.chat import encoding
+from sft.data.sets.framing import Framing
 from sft.export import modelfile
-from sft.framing import Framing
 
 
 def made(family="gemma3", framing=None, **values):
     config = default()
     config.update_from_flattened_dict(values)
     tuned = types.SimpleNamespace(
-        config=config, framing=framing or Framing(), format=chat.FORMATS[family]
+        config=config, framing=framing or Framing(), format=encoding.FORMATS[family]
     )
     return modelfile.text(tuned, "model.gguf")
 
 
 def check(family, framing, texts, system=None):
     asked = trained(framing, texts, system)
-    text = chat.spell(asked.turns, asked.system, of_family(family), family)
+    text = encoding.spell(asked.turns, asked.system, of_family(family), family)
     found = go_template.render(made(family, framing), messages(texts, system))
-    assert found == text.replace(chat.MARK, "")
+    assert found == text.replace(encoding.MARK, "")
 
 
-@pytest.mark.parametrize("family", list(chat.FORMATS))
+@pytest.mark.parametrize("family", list(encoding.FORMATS))
 def test_prompts_of_training(family):
     # Ollama strips nothing: texts of the user are sent as they are.
     stripped = [tuple(text.strip() for text in texts) for texts in TURNS]
@@ -43,7 +43,7 @@ def test_prompts_of_training(family):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.sampled_from(list(chat.FORMATS)),
+    st.sampled_from(list(encoding.FORMATS)),
     ANY.filter(lambda text: not text or text.strip()),
     st.lists(ANY, min_size=2, max_size=3),
 )

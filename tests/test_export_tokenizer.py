@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 from test_tokenizer import LITERALS, gemma3, golden, tiny
 
-from sft.data import chat
+from sft.data.chat import encoding
 from sft.data.conversation import Conversation, Turn
 from sft.errors import UserError
 from sft.export import tokenizer as exported
@@ -101,7 +101,7 @@ def test_small_vocabularies(tmp_path, family):
     text = render(
         tmp_path, roles([" the b ", "us", "er"]), "mo", add_generation_prompt=True
     )  # fmt: skip
-    expected = chat.encode_prompt(said, tokenizer, family).tolist()
+    expected = encoding.encode_prompt(said, tokenizer, family).tolist()
     assert written.encode(text, add_special_tokens=False).ids == expected
     assert (tmp_path / "tokenizer.model").read_bytes() == tokenizer.model
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
-from sft.data import files, opening, paths, tables
 from sft.data.conversation import Reject
-from sft.data.files import Wanted
+from sft.data.read import files, opening, paths, tables
+from sft.data.read.files import Wanted
 from sft.errors import UserError
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}

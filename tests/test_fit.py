@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from test_chat import talk, tiny_for
 from test_examples import equal
 
-from sft.data import chat
-from sft.data import fit as fit_lib
-from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, SYSTEM, Example
-from sft.data.examples import Examples, encode_all
-from sft.data.fit import POLICIES, fit, lost_at
+from sft.data.batches import truncation as fit_lib
+from sft.data.batches.examples import Examples, encode_all
+from sft.data.batches.truncation import POLICIES, fit, lost_at
+from sft.data.chat import encoding
+from sft.data.chat.encoding import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, SYSTEM, Example
 from sft.errors import UserError
 
 COUNTS = ("policy", "max_length", "over", "dropped", "truncated", "lost_trained_tokens", "share")
@@ -32,7 +32,7 @@ def talks(draw):
 
 
 SETS = st.lists(talks(), min_size=1, max_size=5)
-FORMATS = st.sampled_from(list(chat.FORMATS))
+FORMATS = st.sampled_from(list(encoding.FORMATS))
 
 
 def try_fit(examples, max_length, policy):
@@ -45,7 +45,9 @@ def try_fit(examples, max_length, policy):
 
 
 @settings(deadline=None)
-@given(SETS, FORMATS, st.sampled_from(chat.TRAIN_ON), st.sampled_from(POLICIES), st.integers(1, 70))
+@given(
+    SETS, FORMATS, st.sampled_from(encoding.TRAIN_ON), st.sampled_from(POLICIES), st.integers(1, 70)
+)
 def test_what_is_left_fits_and_the_report_is_exact(conversations, format, train_on, policy, size):
     examples = encode_all(conversations, tiny_for(format), format, train_on)
     left, kept, report = try_fit(examples, size, policy)
@@ -71,7 +73,7 @@ def shortened(conversation, tokenizer, format, train_on, size) -> Example | None
         turns = conversation.turns[first:]
         try:
             shorter = dataclasses.replace(conversation, turns=turns)
-            found = chat.encode(shorter, tokenizer, format, train_on)
+            found = encoding.encode(shorter, tokenizer, format, train_on)
         except UserError:  # no trained answer is left
             return None
         if len(found.tokens) - 1 <= size:
@@ -85,7 +87,7 @@ def shortened(conversation, tokenizer, format, train_on, size) -> Example | None
 
 
 @settings(deadline=None, max_examples=200)
-@given(SETS, FORMATS, st.sampled_from(chat.TRAIN_ON), st.integers(1, 70))
+@given(SETS, FORMATS, st.sampled_from(encoding.TRAIN_ON), st.integers(1, 70))
 def test_prompt_left_is_the_encoding_of_the_shorter_conversation(
     conversations, format, train_on, size
 ):
@@ -160,7 +162,7 @@ def test_the_system_instruction_moves_to_the_first_turn_that_is_left():
     long = talk("a " * 30, "an", "in", "user", system="S")
     examples = encode_all([long], tokenizer, "gemma3")
     left, _, report = fit(examples, 20, "truncate_prompt_left", 0, SOURCES)
-    assert equal(left, [chat.encode(talk("in", "user", system="S"), tokenizer, "gemma3")])
+    assert equal(left, [encoding.encode(talk("in", "user", system="S"), tokenizer, "gemma3")])
     assert (left.kinds == SYSTEM).sum() == 2
     assert report["lost_trained_tokens"] == len(tokenizer.encode("an")) + 1
 

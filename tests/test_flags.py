@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sft.data.conversation import Reading, Reject
-from sft.data.schemas import parse
+from sft.data.read.schemas import parse
 
 TRAIN = ["weight", "train", "training", "trainable", "loss", "loss_mask", "lossMask", "do_train"]
 SKIP = ["masked", "loss-masked", "no_train", "ignore_loss"]

@@ -10,7 +10,8 @@ import pytest
 from jax._src.interpreters import partial_eval
 from tiny import make_config
 
-from sft.model import decoder, flops, sharding, specs
+from sft.mesh import sharding
+from sft.model import decoder, flops, specs
 from sft.train import optim
 from sft.train.steps import make_steps
 from sft.types import Batch

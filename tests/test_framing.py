@@ -5,9 +5,9 @@ import json
 import pytest
 from test_tokenizer import tiny
 
-from sft import framing, sets, sources
 from sft.config import default
-from sft.framing import NOTHING, Framing
+from sft.data.sets import framing, loading, sources
+from sft.data.sets.framing import NOTHING, Framing
 from sft.model import specs
 
 
@@ -25,7 +25,7 @@ def configured(tmp_path, rows=None, **reading):
 def of(config, tmp_path):
     """After the rows were counted, as ``sft train`` and ``sft data`` do."""
     spec = specs.tiny("gemma3")
-    sets.write_report(tmp_path, sets.load(config, ["train"], spec, tiny()))
+    loading.write_report(tmp_path, loading.load(config, ["train"], spec, tiny()))
     return framing.of(config, tmp_path)
 
 

@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import chisquare
 from tiny import FLOAT32, forward, make_adapters, make_params
 
-from sft.model import decoder, generate, slots, specs
-from sft.model.generate import Sampling, choose
+from sft.model import decoder, specs
+from sft.model.decode import generate, slots
+from sft.model.decode.generate import Sampling, choose
 
 NEW = 20  # two and a half windows of the tiny models
 FAMILIES = ("gemma2", "gemma3")

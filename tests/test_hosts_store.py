@@ -8,8 +8,9 @@ import jax
 import pytest
 from jax._src import cloud_tpu_init
 
-from sft import config, coordinator
-from sft import hosts as hosts_lib
+from sft import config
+from sft.run import coordinator
+from sft.run import hosts as hosts_lib
 
 
 class Store:

@@ -8,9 +8,9 @@ import hosts_run
 import pytest
 import tiny_run
 
-from sft import hosts as hosts_lib
-from sft import lock
 from sft.errors import UserError
+from sft.run import hosts as hosts_lib
+from sft.run import lease
 
 registered = tiny_run.registered
 
@@ -64,7 +64,7 @@ def test_what_fails_on_one_host_ends_all(project, tmp_path, host):
     program = tmp_path / "program.py"
     program.write_text(
         "import os\n"
-        "from sft import sources\n"
+        "from sft.data.sets import sources\n"
         "from sft.errors import UserError\n"
         "def missing(*args):\n"
         f"    raise UserError('{here}: no such file.')\n"
@@ -83,7 +83,7 @@ def test_what_fails_on_one_host_ends_all(project, tmp_path, host):
 
 
 DEAF = """\
-from sft import hosts
+from sft.run import hosts
 hosts._AGAIN, real, lost = 1.0, hosts._wait, []
 def once(what):
     while True:
@@ -105,7 +105,7 @@ def test_a_signal_before_there_is_anything_to_save(project, tmp_path, lines):
     program.write_text(
         f"{lines}"
         "import pathlib, time\n"
-        "from sft import sources\n"
+        "from sft.data.sets import sources\n"
         "def slow(*args):\n"
         f"    pathlib.Path('{tmp_path}/reading').touch()\n"
         "    time.sleep(600)\n"
@@ -124,7 +124,7 @@ def test_a_signal_before_there_is_anything_to_save(project, tmp_path, lines):
 
 
 def test_a_second_run_in_the_same_directory(project, tmp_path):
-    with lock.held(str(tmp_path / "run")):
+    with lease.held(str(tmp_path / "run")):
         hosts = hosts_run.run(project, "train", tmp_path / "run", folder=tmp_path)
     assert hosts.codes() == [2, 2]
     for text in hosts.errors():

@@ -13,9 +13,9 @@ import tiny_run
 from test_tokenizer import tiny
 from weight_layouts import flat_gemma, nest, official, write_orbax
 
-from sft import inputs
+from sft import session
 from sft.config import default
-from sft.config_check import validate
+from sft.config.check import validate
 from sft.errors import UserError
 from sft.model import weights
 from sft.model.weights import naming
@@ -38,7 +38,7 @@ def configured(**values):
 
 
 def names(config):
-    return [os.path.basename(name) for name, _, _ in inputs.identity(config)]
+    return [os.path.basename(name) for name, _, _ in session.identity(config)]
 
 
 def test_what_tells_the_files_of_a_folder_from_others(tmp_path):
@@ -49,15 +49,15 @@ def test_what_tells_the_files_of_a_folder_from_others(tmp_path):
     shards = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     others = ["config.json", "model.safetensors.index.json", "tokenizer.json"]
     assert names(config) == sorted(others + shards)
-    before = inputs.identity(config)
+    before = session.identity(config)
     (folder / "runs" / "1" / "metrics.jsonl").write_text("of a run, not of the model")
-    assert inputs.identity(config) == before
+    assert session.identity(config) == before
     content = (folder / shards[1]).read_bytes()
     (folder / shards[1]).write_bytes(content[:-4] + b"\0\0\0\0")  # as long, within the same second
-    changed = inputs.identity(config)
+    changed = session.identity(config)
     assert [a == b for a, b in zip(before, changed, strict=True)].count(False) == 1
     (folder / "tokenizer.model").write_bytes(tiny().model)
-    assert len(inputs.identity(config)) == 7
+    assert len(session.identity(config)) == 7
 
 
 def test_what_tells_orbax_and_adapters_from_others(tmp_path):
@@ -69,7 +69,7 @@ def test_what_tells_orbax_and_adapters_from_others(tmp_path):
     config.lora.start = str(tmp_path / "adapter")
     found = names(config)
     assert "manifest.ocdbt" in found and found[-2:] == ["t.model", "adapter_config.json"]
-    arrays = [name for name, _, _ in inputs.identity(config) if "/d/" in name]
+    arrays = [name for name, _, _ in session.identity(config) if "/d/" in name]
     assert arrays  # those of every folder below
 
 
@@ -85,20 +85,20 @@ def test_a_model_in_a_bucket(bucket, tmp_path):
     write_orbax(tmp_path / "o", nest(flat_gemma(SPEC, tree, True)))
     upload(bucket, tmp_path / "o", "model")
     config = configured(name="", weights="gs://bucket/model/")
-    inputs.name_model(config)
+    session.name_model(config)
     assert config.model.name == "tiny_run"
     with pytest.raises(UserError, match=r"gs://bucket/model/tokenizer\.model does not exist"):
-        inputs.tokenizer(config, SPEC)
+        session.tokenizer(config, SPEC)
     bucket.put("model/tokenizer.model", tiny().model, {})
-    assert inputs.tokenizer(config, SPEC).model == tiny().model
-    found = inputs.params(config, SPEC, None)
+    assert session.tokenizer(config, SPEC).model == tiny().model
+    found = session.params(config, SPEC, None)
     assert jax.tree.all(
         jax.tree.map(lambda a, b: np.allclose(np.float32(a), b, rtol=0.01), found, tree)
     )
-    before = inputs.identity(config)
+    before = session.identity(config)
     assert ["gs://bucket/model/tokenizer.model", len(tiny().model)] == before[-1][:2]
     bucket.put("model/tokenizer.model", tiny().model, {})
-    assert [a == b for a, b in zip(before, inputs.identity(config), strict=True)].count(False) == 1
+    assert [a == b for a, b in zip(before, session.identity(config), strict=True)].count(False) == 1
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
@@ -107,19 +107,19 @@ def test_tokenizers_in_a_bucket(bucket, tmp_path, name):
     bucket.put(f"t/{name}", (folder / name).read_bytes(), {})
     for given in ("gs://bucket/t", f"gs://bucket/t/{name}"):
         config = configured(tokenizer=given)
-        assert inputs.tokenizer(config, SPEC).encode("user") == tiny().encode("user")
-    assert [stamp[0] for stamp in inputs.identity(config)] == [f"gs://bucket/t/{name}"]
+        assert session.tokenizer(config, SPEC).encode("user") == tiny().encode("user")
+    assert [stamp[0] for stamp in session.identity(config)] == [f"gs://bucket/t/{name}"]
 
 
 def test_what_a_bucket_does_not_have_or_show(bucket, tmp_path):
     upload(bucket, hf_folders.write(tmp_path / "w"), "hf")
     config = configured(weights="gs://bucket/hf")
     with pytest.raises(UserError, match=r"`gcloud storage cp -r gs://bucket/hf \.`"):
-        inputs.params(config, SPEC, None)
+        session.params(config, SPEC, None)
     with pytest.raises(UserError, match="none: cannot read the tokenizer: no such bucket or"):
-        inputs.tokenizer(configured(tokenizer="gs://bucket/none"), SPEC)
+        session.tokenizer(configured(tokenizer="gs://bucket/none"), SPEC)
     bucket.refuses = lambda method, address: 403
-    for call in (inputs.identity, lambda config: inputs.tokenizer(config, SPEC)):
+    for call in (session.identity, lambda config: session.tokenizer(config, SPEC)):
         with pytest.raises(UserError, match="gs://bucket/hf") as error:
             call(config)
         assert "\n" not in str(error.value)
@@ -173,7 +173,7 @@ def test_the_setting_is_named(project, tmp_path, capsys, key):
 
 def test_names_of_checkpoints_come_without_a_tokenizer():
     with pytest.raises(UserError, match=r"gs://gemma-data/tokenizers/tokenizer_gemma3\.model"):
-        inputs.tokenizer(configured(weights="GEMMA3_1B_IT"), SPEC)
+        session.tokenizer(configured(weights="GEMMA3_1B_IT"), SPEC)
     assert naming.is_there("GEMMA3_1B_IT") and not naming.is_there("me/mine")
 
 
@@ -181,7 +181,7 @@ def test_no_tokenizer_beside_the_weights(tmp_path):
     folder = hf_folders.write(tmp_path / "w", "json")
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"config\.model\.tokenizer is not set") as error:
-        inputs.tokenizer(configured(weights=str(folder)), SPEC)
+        session.tokenizer(configured(weights=str(folder)), SPEC)
     assert "nor tokenizer.json beside it" in str(error.value)
 
 
@@ -191,7 +191,7 @@ def test_rows_that_the_tokenizer_beside_them_has_no_tokens_for(tmp_path, capsys)
     more = np.concatenate([tree["embed_VxD"], np.ones((64, 32), np.float32)])
     hf_folders.save(folder, tree | {"embed_VxD": more})
     config = configured(weights=str(folder), dtype="float32")
-    found = inputs.params(config, SPEC, None)
+    found = session.params(config, SPEC, None)
     np.testing.assert_array_equal(found["embed_VxD"], tree["embed_VxD"])
     assert "64 rows of the embedding are left out" in capsys.readouterr().err
     file = folder / "tokenizer.json"
@@ -201,10 +201,10 @@ def test_rows_that_the_tokenizer_beside_them_has_no_tokens_for(tmp_path, capsys)
     raw["added_tokens"] += [{"id": count + i, "content": x} for i, x in enumerate(new)]
     file.write_text(json.dumps(raw))
     with pytest.raises(UserError, match=r"extended by 4 tokens \('<new512>', '<new513>'"):
-        inputs.params(config, SPEC, None)
+        session.params(config, SPEC, None)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"has 576 rows, 64 more than tiny_run has tokens"):
-        inputs.params(config, SPEC, None)
+        session.params(config, SPEC, None)
 
 
 @pytest.mark.parametrize("key", ["data.cache", "eval.cache", "train.compilation_cache"])

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from sft.data import json_rows, records
-from sft.data.records import Reading, Source
+from sft.data.read import json_rows, records
+from sft.data.read.records import Reading, Source
 from sft.errors import UserError
 
 ROWS = [{"input_text": f"q {n}", "output_text": f"a {n}"} for n in range(3)]

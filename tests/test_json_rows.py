@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data import json_rows
 from sft.data.conversation import Reject
-from sft.data.fields import Number
-from sft.data.json_rows import Decoder, line_value, list_values
+from sft.data.read import json_rows
+from sft.data.read.fields import Number
+from sft.data.read.json_rows import Decoder, line_value, list_values
 from sft.errors import UserError
 
 VALUE = st.recursive(

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tiny_run
 
-from sft import cli, workdir
+from sft import cli
 from sft.errors import UserError
 from sft.eval import harness, judge
 from sft.eval.judge.local import Local
 from sft.report import load
+from sft.run import directory
 
 registered = tiny_run.registered
 WORDS = ("--config.judge.max_new_tokens=4", "--config.judge.retries=1")
@@ -55,7 +56,7 @@ def test_a_random_model_gives_no_verdict(shared, run, capsys):
     assert cli.main(words) == 0
     assert (run / "eval" / "judge.cache.jsonl").read_bytes() == cache
     # What the judge wrote is no result of the evaluation, and does not trouble the report.
-    workdir.write_json(run / "config.json", {"config": {}})
+    directory.write_json(run / "config.json", {"config": {}})
     assert load.load_run(run).evals == {}
 
 

@@ -8,7 +8,7 @@ from sft.config import default
 from sft.errors import UserError
 from sft.eval import judge
 from sft.eval.judge import prompts, verdicts
-from sft.eval.judge.backends import Reply, Unreachable
+from sft.eval.judge.backend import Reply, Unreachable
 from sft.eval.judge.cache import Cache
 
 SCORE = verdicts.score(1, 5)

@@ -8,7 +8,7 @@ import pytest
 from sft.config import default, flatten
 
 SFT = Path(__file__).parents[1] / "sft"
-DECLARED = ("config.py", "config_check.py")
+DECLARED = ("config/__init__.py", "config/check.py")
 
 
 OWNERS = ("config", "options", "own", "knobs")  # what a part of the configuration is called

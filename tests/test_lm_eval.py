@@ -15,10 +15,10 @@ from lm_eval.tasks import TaskManager
 from test_tokenizer import tiny
 
 from sft import cli
-from sft.data import chat
+from sft.commands import eval_lm
+from sft.data.chat import encoding
 from sft.data.conversation import Turn
 from sft.errors import UserError
-from sft.eval import lm
 from sft.eval.lm_eval import Gemma
 from sft.model import specs
 
@@ -109,20 +109,22 @@ TURNS += [Turn("user", "model")]
 @pytest.mark.parametrize("form", ["gemma2", "gemma3", "gemma4"])
 def test_chats_have_the_ids_of_training(form):
     tok = tiny(form)
-    text = chat.spell(TURNS, None, tok, form)
-    ids = chat.encode_prompt(TURNS, tok, form).tolist()
-    assert [tok.bos_id, *chat.unspell(text, tok)] == ids
+    text = encoding.spell(TURNS, None, tok, form)
+    ids = encoding.encode_prompt(TURNS, tok, form).tolist()
+    assert [tok.bos_id, *encoding.unspell(text, tok)] == ids
     assert ids.count(tok.end_of_turn_id) == 3
-    marked = chat.spell([Turn("user", f"a{chat.MARK}{tok.turn_pieces[1]}")], None, tok, form)
-    assert chat.unspell(marked, tok).count(tok.end_of_turn_id) == 1
+    marked = encoding.spell(
+        [Turn("user", f"a{encoding.MARK}{tok.turn_pieces[1]}")], None, tok, form
+    )
+    assert encoding.unspell(marked, tok).count(tok.end_of_turn_id) == 1
 
 
 def test_the_chat_template_is_the_run_s(base):
     text = base.apply_chat_template(HISTORY)
     ids = base.tok_encode(text)
-    conversation = chat.Conversation(tuple(TURNS), "Be brief. ", "x:1")
+    conversation = encoding.Conversation(tuple(TURNS), "Be brief. ", "x:1")
     tok = base.model.tokenizer
-    assert ids == chat.encode_prompt(conversation, tok, "gemma3").tolist()
+    assert ids == encoding.encode_prompt(conversation, tok, "gemma3").tolist()
     started = base.apply_chat_template([*HISTORY, {"role": "assistant", "content": "tu"}], False)
     assert base.tok_encode(started) == ids + tok.encode("tu")
     shown = base.chat_template(True)
@@ -211,7 +213,7 @@ def test_tasks_that_cannot_be_run(shared, run, tmp_path, monkeypatch, tasks, sai
     text = json.dumps({"task": "x", "dataset_path": "json", "output_type": "generate_until"})
     Path("DATA.yaml").write_text(text)
     with pytest.raises(UserError, match=said):
-        lm.main(shared.values(), str(run[0]), "base", tasks)
+        eval_lm.main(shared.values(), str(run[0]), "base", tasks, 0, -1, False, 0)
 
 
 def test_without_lm_eval_the_extra_is_named(shared, monkeypatch):
@@ -219,4 +221,4 @@ def test_without_lm_eval_the_extra_is_named(shared, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UserError, match="uv sync --extra lm-eval"):
-        lm.main(shared.values(), "runs/x", "base", ["x.yaml"])
+        eval_lm.main(shared.values(), "runs/x", "base", ["x.yaml"], 0, -1, False, 0)

@@ -10,12 +10,13 @@ import time
 
 import pytest
 
-from sft import lock
 from sft.errors import UserError
+from sft.run import holder as holding
+from sft.run import lock
 
 HOLDER = """
 import sys, time
-from sft import lock
+from sft.run import lock
 with lock.held(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
@@ -35,8 +36,8 @@ def holder(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(lock, "BEAT", 0.1)
-    monkeypatch.setattr(lock, "PATIENCE", 2.0)
+    monkeypatch.setattr(holding, "BEAT", 0.1)
+    monkeypatch.setattr(holding, "PATIENCE", 2.0)
 
 
 def test_another_process_is_named_and_keeps_it(tmp_path, holder):
@@ -53,7 +54,7 @@ def test_a_dead_process_keeps_nothing(tmp_path, holder, monkeypatch):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert json.loads((tmp_path / "lock").read_text())["process"] == holder.pid
-    monkeypatch.setattr(lock, "PATIENCE", None)  # would fail if it waited
+    monkeypatch.setattr(holding, "PATIENCE", None)  # would fail if it waited
     with lock.held(str(tmp_path)):
         assert json.loads((tmp_path / "lock").read_text())["process"] == os.getpid()
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from sft.errors import UserError
-from sft.train import log
+from sft.run import log
 
 
 @pytest.mark.timeout(60)

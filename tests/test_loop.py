@@ -14,10 +14,11 @@ import tiny_run
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tiny import scored
 
-from sft import inputs, sets
-from sft.data import pipeline
-from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
-from sft.model import sharding
+from sft import session
+from sft.data.batches import pipeline
+from sft.data.chat.encoding import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
+from sft.data.sets import loading
+from sft.mesh import sharding
 from sft.train import loop, optim, validation
 from sft.train.steps import make_steps
 
@@ -137,7 +138,7 @@ def test_damaged_newest_checkpoint_then_the_one_before(shared, tmp_path, capsys)
 def test_a_finished_run_is_left_alone(shared, tmp_path, monkeypatch):
     run = shared.copy("done", tmp_path / "run")
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.name != "selection.json"}
-    monkeypatch.setattr(inputs, "params", None)  # would fail if called
+    monkeypatch.setattr(session, "params", None)  # would fail if called
     assert shared.main("train", run) == 0
     after = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.name != "selection.json"}
     assert {**after, run: 0} == {**before, run: 0}
@@ -183,8 +184,8 @@ def test_validation_that_is_not_finite_stops_the_run(shared, tmp_path, capsys, m
 
 def task(project):
     config = project.values()
-    tok = inputs.tokenizer(config, tiny_run.SPEC)
-    splits = sets.load(config, ("train", "validation"), tiny_run.SPEC, tok)
+    tok = session.tokenizer(config, tiny_run.SPEC)
+    splits = loading.load(config, ("train", "validation"), tiny_run.SPEC, tok)
     train, validation = (split.examples for split in splits.values())
     sizes = {"max_length": 32, "batch_size": 8, "epochs": 3, "seed": 0, "packed": True}
     return loop.Task(train, validation, pipeline.plan_training(train.lengths, **sizes))
@@ -194,7 +195,7 @@ def test_validation_depends_on_neither_batch_size_nor_packing(shared):
     base = shared.values()
     mesh = sharding.make_mesh(base)
     steps = make_steps(base, tiny_run.SPEC, optim.make(base.optim, TOTAL), mesh)
-    params = inputs.params(base, tiny_run.SPEC, steps.params_sharding)
+    params = session.params(base, tiny_run.SPEC, steps.params_sharding)
     state, frozen = steps.init(jax.random.key(0), params)
     found = task(shared).validation
 
@@ -219,7 +220,7 @@ def test_ends_of_turn_are_told_apart_from_text(shared):
     steps = make_steps(
         config, tiny_run.SPEC, optim.make(config.optim, TOTAL), sharding.make_mesh(config)
     )
-    params = inputs.params(config, tiny_run.SPEC, steps.params_sharding)
+    params = session.params(config, tiny_run.SPEC, steps.params_sharding)
     state, frozen = steps.init(jax.random.key(0), params)
     turns = [[7], [8, 9], [10, 11, 12, 13, 14]]
     both = [

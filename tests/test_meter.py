@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sft.data import pipeline
+from sft.data.batches import pipeline
 from sft.train import meter as meters
 from sft.types import Sums
 

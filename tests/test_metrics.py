@@ -13,7 +13,7 @@ from sacrebleu.metrics import bleu, chrf
 from sklearn.metrics import accuracy_score, f1_score
 
 from sft.config import default
-from sft.config_check import METRICS, validate
+from sft.config.check import METRICS, validate
 from sft.errors import UserError
 from sft.eval import metrics
 from sft.eval.metrics import words
@@ -60,7 +60,7 @@ def score(metric, predicted, expected):
 
 def test_names_are_those_that_the_configuration_allows():
     assert list(metrics._METRICS) == METRICS
-    from sft.config_check import _CHOICES, _TAKEN
+    from sft.config.check import _CHOICES, _TAKEN
 
     assert set(_TAKEN) == {*METRICS, *metrics.LIKELIHOOD, *metrics.ranked(["a"], 2), "cut"}
     assert set(_CHOICES["eval.language"]) == {"", *words.BLEU_TOKENIZER}

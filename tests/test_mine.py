@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tiny_run
 
-from sft import cli, inputs, sets
-from sft.config_check import validate
-from sft.data.records import Conversation, Turn
+from sft import cli, session
+from sft.config.check import validate
+from sft.data.read.records import Conversation, Turn
+from sft.data.sets import loading
 from sft.eval import arms, mine
 from sft.train import validation
 
@@ -53,8 +54,8 @@ def mined(shared, tmp_path_factory):
 def base(shared):
     """The training set and the base model."""
     config = shared.values()
-    tok = inputs.tokenizer(config, tiny_run.SPEC)
-    split = sets.load(config, ["train"], tiny_run.SPEC, tok)["train"]
+    tok = session.tokenizer(config, tiny_run.SPEC)
+    split = loading.load(config, ["train"], tiny_run.SPEC, tok)["train"]
     return config, split, arms.load(config, "", None, tok)
 
 
@@ -130,8 +131,8 @@ def test_the_files_are_read_back_as_the_same_conversations(shared, tmp_path, cap
     printed = capsys.readouterr().out
     config = shared.values()
     config.update_from_flattened_dict(values)
-    tok = inputs.tokenizer(config, tiny_run.SPEC)
-    whole = sets.load(config, ["train"], tiny_run.SPEC, tok)["train"].conversations
+    tok = session.tokenizer(config, tiny_run.SPEC)
+    whole = loading.load(config, ["train"], tiny_run.SPEC, tok)["train"].conversations
     by_source = {row.source: plain(row) for row in whole}
     expected = [by_source[row["source"]] for row in lines(tmp_path / "run", "base.ranked.jsonl")]
     assert len(expected) == len(whole) == 32  # no augmented copies, and none of the test group
@@ -144,7 +145,7 @@ def test_the_files_are_read_back_as_the_same_conversations(shared, tmp_path, cap
     paths = {"train": config.data.train, "test": config.data.test}
     found = {}
     for name, config.data.train in paths.items():  # a test set is read without its groups
-        again = sets.load(config, ["train"], tiny_run.SPEC, tok)["train"]
+        again = loading.load(config, ["train"], tiny_run.SPEC, tok)["train"]
         found[name] = [plain(c) for c in again.conversations]
     train, test = found["train"], found["test"]
     assert sorted(map(repr, [*train, *test])) == sorted(map(repr, expected[:16]))

@@ -8,7 +8,7 @@ import tiny_run
 from hf_folders import change_json
 from test_weights_naming import refused
 
-from sft import cli, inputs
+from sft import cli, session
 from sft.config import default
 from sft.model import specs
 from sft.tune import points
@@ -25,16 +25,16 @@ def configured(**values):
 def test_the_name_is_found_for_every_command_that_needs_it(tmp_path):
     weights = str(hf_folders.write(tmp_path / "w"))
     config = configured(weights=weights)
-    inputs.name_model(config)
+    session.name_model(config)
     assert config.model.name == "tiny_run"
     config = configured(weights=weights, name="gemma3_1b")
-    assert "num_hidden_layers is 3, and gemma3_1b has 26" in refused(inputs.name_model, config)
-    assert "Names: gemma2_2b" in refused(inputs.name_model, configured())
+    assert "num_hidden_layers is 3, and gemma3_1b has 26" in refused(session.name_model, config)
+    assert "Names: gemma2_2b" in refused(session.name_model, configured())
     missing = configured(weights=str(tmp_path / "none"))
-    assert "no such file or directory" in refused(inputs.name_model, missing)
+    assert "no such file or directory" in refused(session.name_model, missing)
     # A name without weights is enough for what does not read them.
-    inputs.name_model(configured(weights=str(tmp_path / "none"), name="gemma3_1b"))
-    inputs.name_model(missing, required=False)
+    session.name_model(configured(weights=str(tmp_path / "none"), name="gemma3_1b"))
+    session.name_model(missing, required=False)
     assert missing.model.name == ""
     assert "config.model.name is not set" in refused(specs.get, "")
 
@@ -46,10 +46,10 @@ def test_a_run_knows_its_model_without_the_weights(tmp_path):
     assert stored["model.name"] == "tiny_run"
     config = project.values(model__name="")
     (tmp_path / "weights.safetensors").unlink()
-    inputs.name_model(config, str(tmp_path / "run"), required=False)
+    session.name_model(config, str(tmp_path / "run"), required=False)
     assert config.model.name == "tiny_run"
     config = project.values(model__name="", model__weights="elsewhere")
-    inputs.name_model(config, str(tmp_path / "run"), required=False)
+    session.name_model(config, str(tmp_path / "run"), required=False)
     assert config.model.name == ""
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data import order
+from sft.data.batches import packing
 from sft.errors import UserError
 
 LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=80)
@@ -25,7 +25,7 @@ def plan(lengths, **changes):
         "seed": 0,
         "packed": True,
     }
-    return order.plan_training(np.array(lengths) + 1, **options | changes)
+    return packing.plan_training(np.array(lengths) + 1, **options | changes)
 
 
 def epochs(found):
@@ -36,7 +36,7 @@ def epochs(found):
 
 @given(LENGTHS, st.integers(1, 70))
 def test_pack_never_exceeds_and_numbers_rows_in_order_of_opening(lengths, window):
-    row_of = order.pack(np.array(lengths), 32, window)
+    row_of = packing.pack(np.array(lengths), 32, window)
     assert np.all(np.bincount(row_of, weights=lengths) <= 32)
     newest = np.maximum.accumulate(row_of)
     assert newest[0] == 0 and set(np.diff(newest)) <= {0, 1}
@@ -54,7 +54,7 @@ def test_pack_is_best_fit_over_the_open_rows(lengths, window):
         free += [] if fits else [32]
         free[row] -= length
         expected.append(row)
-    assert order.pack(np.array(lengths), 32, window).tolist() == expected
+    assert packing.pack(np.array(lengths), 32, window).tolist() == expected
 
 
 def test_packing_a_large_set_is_quick_and_leaves_little_padding():
@@ -98,7 +98,7 @@ def test_order_depends_on_seed_and_epoch_only():
 
 
 def test_rows_are_a_sequence():
-    rows = order.Rows(np.array([5, 3, 4]), np.array([0, 2, 2, 3]))
+    rows = packing.Rows(np.array([5, 3, 4]), np.array([0, 2, 2, 3]))
     assert [row.tolist() for row in rows] == [[5, 3], [], [4]]
     assert rows[-1].tolist() == [4] and [r.tolist() for r in rows[1:]] == [[], [4]]
     with pytest.raises(IndexError):

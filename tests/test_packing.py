@@ -21,8 +21,9 @@ from tiny import (
     scored,
 )
 
-from sft.data import pipeline
-from sft.model import sharding, specs
+from sft.data.batches import pipeline
+from sft.mesh import sharding
+from sft.model import specs
 from sft.train.steps import make_steps
 
 B, L = 16, 48

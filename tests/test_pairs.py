@@ -6,8 +6,8 @@ from decimal import Decimal
 import pytest
 
 from sft.data.conversation import Reading, Reject, Turn
-from sft.data.fields import Number
-from sft.data.schemas import parse
+from sft.data.read.fields import Number
+from sft.data.read.schemas import parse
 
 ASK, TELL = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 RULES = {"role": "system", "content": "S"}

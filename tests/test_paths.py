@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from test_files import write
 
-from sft.data import paths, records
-from sft.data.augment import load_templates
+from sft.data.read import paths, records
+from sft.data.sets.augment import load_templates
 from sft.errors import UserError
 
 PAIR = {"input_text": "a", "output_text": "b"}

@@ -9,7 +9,7 @@ from peft_folders import LAYER, SPEC, assert_same, change, configure, refused
 from peft_folders import folder as folder
 from safetensors.numpy import save_file
 
-from sft.model import peft
+from sft.model.weights import peft
 
 registered = tiny_run.registered
 

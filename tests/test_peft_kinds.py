@@ -10,7 +10,8 @@ from peft_folders import ADAPTERS, CONFIG, SPEC, assert_same, configure, refused
 from peft_folders import folder as folder
 
 from sft.errors import UserError
-from sft.model import lora, peft, specs
+from sft.model import lora, specs
+from sft.model.weights import peft
 
 registered = tiny_run.registered
 PROJECTIONS = "q k v o gate up down".split()
@@ -67,7 +68,7 @@ def test_keys_that_leave_out_tensors_of_the_file(folder, key, value, name):
 
 
 def test_every_key_of_this_peft_is_known():
-    from sft.model import peft_config
+    from sft.model.weights import peft_config
 
     known = {*peft_config._HARMLESS, *peft_config._HONOURED, *peft_config._REFUSED}
     assert set(CONFIG) - known == set()

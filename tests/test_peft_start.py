@@ -11,7 +11,7 @@ import pytest
 import tiny_run
 
 from sft.errors import UserError
-from sft.model import peft
+from sft.model.weights import peft
 
 shared, registered = tiny_run.shared, tiny_run.registered
 

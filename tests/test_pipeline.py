@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.data import pipeline
-from sft.data.chat import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, SYSTEM, Example
-from sft.data.examples import Examples
+from sft.data.batches import pipeline
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, SYSTEM, Example
 from sft.errors import UserError
 
 LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=80)

@@ -9,10 +9,11 @@ import pytest
 import tiny_run
 from tiny import make_config
 
-from sft import cli, layout, topology
+from sft import cli
+from sft.commands import plan as planner
+from sft.mesh import axes, slices
 from sft.model import flops, specs
 from sft.plan import compile as compiling
-from sft.plan import main as planner
 from sft.plan import roofline
 
 registered = tiny_run.registered
@@ -20,7 +21,7 @@ needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs the extra: scripts/env.sh plan"
 )
 TINY = specs.tiny()
-GIB = topology.GIB
+GIB = slices.GIB
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def test_roofline_by_hand():
     config = make_config(
         model__remat="none", lora__targets="q", data__max_length=16, train__batch_size=2
     )
-    found = roofline.traffic(TINY, config, layout.Layout(1, 1, 1, 1), trained_share=0.5)
+    found = roofline.traffic(TINY, config, axes.Layout(1, 1, 1, 1), trained_share=0.5)
     weights, table, tokens = 4 * (2 * 2048 + 2 * 1024 + 3 * 1536), 256 * 32, 32
     touched = 4 * (2 * (32 + 64) + 2 * (32 + 32) + 3 * (32 + 48) + 2 * (64 + 32))
     adapters = 4 * 2 * (32 + 64)
@@ -202,7 +203,7 @@ def test_roofline_of_a_mesh():
         model__remat="layer", lora__targets="q", data__max_length=16, train__batch_size=8,
         train__microbatches=2, mesh__fsdp=2, mesh__tensor=2,
     )  # fmt: skip
-    found = roofline.traffic(TINY, config, layout.of(config, 8), trained_share=1.0)
+    found = roofline.traffic(TINY, config, axes.of(config, 8), trained_share=1.0)
     weights, table = 4 * (2 * 2048 + 2 * 1024 + 3 * 1536), 256 * 32
     gathers = 2 * (1 / 2) * (2 * weights + table) / 2 * 4
     adapters = 2 * (4 * 2 * (32 + 64)) * 4 * (1 / 2 + 1 / 2 * 2 * (1 / 2))
@@ -216,7 +217,7 @@ def test_roofline_of_rows_over_devices():
         model__remat="layer", lora__targets="q", data__max_length=64, train__batch_size=2,
         mesh__sequence=4,
     )  # fmt: skip
-    found = roofline.traffic(TINY, config, layout.of(config, 8), trained_share=1.0)
+    found = roofline.traffic(TINY, config, axes.of(config, 8), trained_share=1.0)
     weights, table = 4 * (2 * 2048 + 2 * 1024 + 3 * 1536), 256 * 32
     gathers = (3 / 4) * (2 * weights + table) * 4
     adapters = (4 * 2 * (32 + 64)) * 4 * (3 / 4 + 1 / 4 * 2 * (1 / 2))
@@ -227,7 +228,7 @@ def test_roofline_of_rows_over_devices():
         model__remat="layer", lora__targets="q", data__max_length=64, train__batch_size=2,
         mesh__fsdp=4,
     )  # fmt: skip
-    of_rows = roofline.traffic(TINY, rows, layout.Layout(2, 4, 1, 1), trained_share=1.0)
+    of_rows = roofline.traffic(TINY, rows, axes.Layout(2, 4, 1, 1), trained_share=1.0)
     assert found.memory == of_rows.memory
 
 
@@ -236,37 +237,35 @@ def test_roofline_between_slices():
     config = make_config(
         model__remat="layer", lora__targets="q", train__batch_size=16, mesh__fsdp=4
     )
-    one, two = layout.of(config, 16), layout.of(config, 16, slices=2)
+    one, two = axes.of(config, 16), axes.of(config, 16, slices=2)
     found = roofline.traffic(TINY, config, two, trained_share=1.0)
     adapters = (4 * 2 * (32 + 64)) / 4 * 4
     assert found.network == 2 * adapters * (1 / 2)
     alone = roofline.traffic(TINY, config, one, trained_share=1.0)
     assert alone.network == 0 and alone.interconnect > found.interconnect
     for name, documented in (("2xv5e-8", True), ("2xv4-16", False), ("v5e-16", False)):
-        roofs = roofline.seconds(TINY, config, topology.get(name), 1.0)
+        roofs = roofline.seconds(TINY, config, slices.get(name), 1.0)
         assert ("network" in roofs) == documented
-    roofs = roofline.seconds(TINY, config, topology.get("2xv5e-8"), 1.0)
+    roofs = roofline.seconds(TINY, config, slices.get("2xv5e-8"), 1.0)
     assert math.isclose(roofs["network"], found.network / (25e9 / 8))
 
 
 def test_roofline_seconds_are_at_the_peaks():
     config = make_config(model__dtype="bfloat16", model__remat="layer", train__batch_size=8)
-    slice_ = topology.get("v5e-8")
+    slice_ = slices.get("v5e-8")
     seconds = roofline.seconds(specs.get("gemma3_1b"), config, slice_, 1.0)
     counted = flops.train_step(specs.get("gemma3_1b"), config, 8, 512, 8 * 512)
     assert math.isclose(seconds["compute"], counted.executed / (8 * 197e12))
     assert min(seconds.values()) > 0
-    moved = roofline.traffic(
-        specs.get("gemma3_1b"), config, layout.of(config, 8), trained_share=1.0
-    )
+    moved = roofline.traffic(specs.get("gemma3_1b"), config, axes.of(config, 8), trained_share=1.0)
     assert math.isclose(seconds["memory"], moved.memory / 819e9)
     assert math.isclose(seconds["interconnect"], moved.interconnect / 200e9)
 
 
 def test_full_tuning_moves_masters_and_moments():
     config = make_config(lora__rank=0, model__remat="none", data__max_length=16)
-    base = roofline.traffic(TINY, config, layout.Layout(1, 1, 1, 1), 1.0)
-    split = roofline.traffic(TINY, config, layout.Layout(1, 4, 1, 1), 1.0)
+    base = roofline.traffic(TINY, config, axes.Layout(1, 1, 1, 1), 1.0)
+    split = roofline.traffic(TINY, config, axes.Layout(1, 4, 1, 1), 1.0)
     assert base.interconnect == 0 and split.interconnect > 0
     assert split.memory < base.memory
 

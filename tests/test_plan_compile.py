@@ -10,8 +10,8 @@ import sys
 import pytest
 import tiny_run
 
-from sft import topology
 from sft.config import default
+from sft.mesh import slices
 from sft.plan import compile as compiling
 
 pytestmark = pytest.mark.skipif(
@@ -114,7 +114,7 @@ def test_parts_of_the_memory_add_up(environment):
     config = default()
     values = {"model.name": "tiny_run", "mesh.fsdp": 4, "train.batch_size": 4}
     config.update_from_flattened_dict(values | REFERENCE | {"data.max_length": 64})
-    memory = compiling.compile_step(config, tiny_run.SPEC, topology.get("v5e-4")).memory
+    memory = compiling.compile_step(config, tiny_run.SPEC, slices.get("v5e-4")).memory
     # bfloat16, a quarter of every matrix; norms are whole on every device.
     D, F, V, qo, kv = 32, 48, 512, 64, 32
     matrices = 3 * (2 * D * qo + 2 * D * kv + 3 * D * F) + V * D
@@ -134,7 +134,7 @@ def test_more_than_the_memory_is_refused_before_compiling(environment):
     config.update_from_flattened_dict({"model.name": "gemma3_27b", "lora.rank": 0})
     config.train.batch_size = 1
     with pytest.raises(compiling.NoFit) as refused:
-        compiling.compile_step(config, specs.get("gemma3_27b"), topology.get("v5e-1"))
+        compiling.compile_step(config, specs.get("gemma3_27b"), slices.get("v5e-1"))
     parameters = 27.0e9
     assert refused.value.reason == "" and refused.value.needed > 12 * parameters
 

@@ -2,15 +2,15 @@
 
 from tiny import make_config
 
-from sft import topology
 from sft.errors import UserError
+from sft.mesh import slices
 from sft.plan import search
 from sft.plan.search import Outcome
 
 
 def attempts(config, name, first, answer):
     """What ``search`` tries, as (slice, changes) pairs, and the last outcome."""
-    tried = list(search.search(config, topology.get(name), first, answer))
+    tried = list(search.search(config, slices.get(name), first, answer))
     return [(t.slice_.name, t.changes) for t in tried], tried[-1].outcome
 
 
@@ -34,7 +34,7 @@ def test_order_of_attempts():
     assert mesh == [(2, 2), (1, 4)]
     assert seen[7] == ("v5e-4", seen[6][1] | {"model.remat": "host"})
     names = [s for s, _ in seen[8:]]
-    assert names == [s.name for s in topology.larger(topology.get("v5e-4"))]
+    assert names == [s.name for s in slices.larger(slices.get("v5e-4"))]
     first_larger = seen[8][1]
     assert first_larger["model.remat"] == "layer"
     assert first_larger["mesh.fsdp"] == 8 and first_larger["train.microbatches"] == 1
@@ -79,7 +79,7 @@ def test_what_cannot_be_tried_says_why():
         return Outcome(False, 100)
 
     config = make_config(model__remat="layer", train__batch_size=1)
-    tried = list(search.search(config, topology.get("v5e-256"), Outcome(False, 100), answer))
+    tried = list(search.search(config, slices.get("v5e-256"), Outcome(False, 100), answer))
     reasons = {t.outcome.why for t in tried if t.changes.get("mesh.tensor", 1) > 1}
     assert reasons == {"not possible: cannot be cut"}
 
@@ -96,12 +96,12 @@ def test_long_rows_are_cut_before_heads_are():
     assert cut[:2] == [2, 4] and 8 not in cut
     larger = [c for s, c in seen if s == "v5e-32"]
     assert (larger[0]["mesh.sequence"], larger[0]["mesh.tensor"]) == (1, 32)
-    assert search.spread(config, topology.get("v5e-4"))["mesh.sequence"] == 4
+    assert search.spread(config, slices.get("v5e-4"))["mesh.sequence"] == 4
 
 
 def test_slices_share_no_row_and_no_weight():
     config = make_config(model__remat="layer", train__batch_size=8, data__max_length=256)
-    two = topology.get("2xv5e-8")
+    two = slices.get("2xv5e-8")
     assert search.spread(config, two) == {
         "train.microbatches": 1, "mesh.data": -1, "mesh.fsdp": 4, "mesh.sequence": 2,
         "mesh.tensor": 1,

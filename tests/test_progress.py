@@ -15,7 +15,7 @@ import types
 
 import pytest
 
-from sft import progress
+from sft.run import progress
 
 
 class Terminal(io.StringIO):
@@ -86,7 +86,7 @@ def test_a_phase_on_a_terminal(monkeypatch):
 
 
 def test_other_hosts_show_nothing(monkeypatch, log):
-    monkeypatch.setattr("sft.hosts.is_first", lambda: False)
+    monkeypatch.setattr("sft.run.hosts.is_first", lambda: False)
     monkeypatch.setattr(progress, "EVERY", 0.0)
     with progress.phase("reading"), progress.Progress(2, "train", "step") as shown:
         shown.update()
@@ -95,7 +95,7 @@ def test_other_hosts_show_nothing(monkeypatch, log):
 
 ON_A_TERMINAL = """
 import sys, warnings
-from sft.progress import Progress
+from sft.run.progress import Progress
 with Progress(3, "train", "step", done=1) as outer:
     print("printed")
     with Progress(2, "validation", "example") as inner:

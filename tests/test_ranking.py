@@ -7,10 +7,11 @@ import pytest
 import tiny
 import tiny_run
 
-from sft import inputs
+from sft import session
 from sft.eval import metrics, ranking
 from sft.eval.ranking import Choices, without_longer
-from sft.model import sharding, specs
+from sft.mesh import sharding
+from sft.model import specs
 from sft.train import optim
 from sft.train.steps import make_steps
 
@@ -27,10 +28,10 @@ def project(tmp_path_factory):
 def test_ranks_are_those_of_the_forward_pass(project):
     config = project.values()
     spec = specs.get("tiny_run")
-    tok = inputs.tokenizer(config, spec)
+    tok = session.tokenizer(config, spec)
     mesh = sharding.make_mesh(config)
     steps = make_steps(config, spec, optim.make(config.optim, 1), mesh)
-    params = inputs.params(config, spec, steps.params_sharding)
+    params = session.params(config, spec, steps.params_sharding)
     state, frozen = steps.init(jax.random.key(0), params)
     prompts = [np.array([2, *tok.encode(text)], np.int32) for text in ("a b", "c d e f", "g")]
     labels = ["b", "a b c", "d"]

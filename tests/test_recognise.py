@@ -17,8 +17,8 @@ import pytest
 from pyarrow import ipc
 from test_files import write
 
-from sft.data import records
-from sft.data.records import Reading, Source
+from sft.data.read import records
+from sft.data.read.records import Reading, Source
 from sft.errors import UserError
 
 ROWS = [{"input_text": f"q {n}", "output_text": f"a {n}"} for n in range(5)]

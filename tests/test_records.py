@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data import records as records_lib
 from sft.data.characters import is_blank
-from sft.data.records import Conversation, Reading, Source, Turn, gemini_row
+from sft.data.read import records as records_lib
+from sft.data.read.records import Conversation, Reading, Source, Turn, gemini_row
 from sft.errors import UserError
 
 PAIR = {"input_text": "2 + 2 = ?", "output_text": "4"}

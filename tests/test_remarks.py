@@ -4,16 +4,18 @@ import pytest
 from test_files import write
 from test_tokenizer import gemma3, tiny_pieces
 
-from sft.data import audit, records, tokenizer
+from sft.data import audit
 from sft.data.audit import findings
+from sft.data.batches.examples import encode_all
 from sft.data.conversation import Reading
-from sft.data.examples import encode_all
-from sft.data.records import Source
-from sft.data.schemas import parse
+from sft.data.read import records
+from sft.data.read.records import Source
+from sft.data.read.schemas import parse
+from sft.data.tokenizer import sentencepiece
 
 
-def tiny() -> tokenizer.Tokenizer:
-    return tokenizer.Tokenizer(tokenizer._model_proto(tiny_pieces()))
+def tiny() -> sentencepiece.Tokenizer:
+    return sentencepiece.Tokenizer(sentencepiece._model_proto(tiny_pieces()))
 
 
 def remarks(row, **reading) -> list[str]:

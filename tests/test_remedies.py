@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from test_files import write
 
-from sft import sources
 from sft.config import default, flatten
-from sft.config_check import validate
+from sft.config.check import validate
+from sft.data.sets import sources
 from sft.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -188,7 +188,7 @@ def test_an_unknown_ending_and_the_container(tmp_path, name):
 
 def test_every_setting_that_a_message_about_data_names_is_one():
     known = {key for key, _ in flatten(default())} | {"data.sources", "data.reading", "data.train"}
-    files = [*(ROOT / "sft" / "data").glob("*.py"), ROOT / "sft" / "sources.py"]
+    files = [*(ROOT / "sft" / "data").rglob("*.py")]
     named = {
         name.rstrip(".")
         for file in files

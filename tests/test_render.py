@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft import topology
 from sft.errors import UserError
+from sft.mesh import slices
 from tpu import gcloud, job, skypilot, xpk
 from tpu.job import NAME, ROOT, RUNTIMES, Job
 
-ON_API = [s for s in topology.SLICES.values() if s.generation.name in RUNTIMES]
+ON_API = [s for s in slices.SLICES.values() if s.generation.name in RUNTIMES]
 ODD = (  # each must arrive as it is
     '--config.data.reading.instruction=it\'s "quoted", $HOME `id` \\ and ünïcode',
     "--config.lora.targets=q|k|v|o",
@@ -35,7 +35,7 @@ def made(slice_name: str = "v6e-8", **values) -> Job:
         "zone": "us-east5-b",
         "cluster": "pods",
     }
-    return Job(slice=topology.get(slice_name), **(common | values))
+    return Job(slice=slices.get(slice_name), **(common | values))
 
 
 @pytest.mark.parametrize("slice_", ON_API, ids=lambda s: s.name)

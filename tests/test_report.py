@@ -242,7 +242,7 @@ def test_curves_mark_the_chosen_epoch_and_follow_the_page_colours(workdir):
 
 
 def test_command_prints_and_writes(workdir, capsys):
-    from sft.report.main import main
+    from sft.commands.report import main
 
     assert main([str(workdir)])["report"] == str(workdir / "report.html")
     assert "test: tuning helped" in capsys.readouterr().out

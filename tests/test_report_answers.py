@@ -7,8 +7,8 @@ import pytest
 from run_directory import make_run, write_json, write_lines
 from test_report import parse
 
+from sft.commands.report import main
 from sft.report import answers, compare, html, load
-from sft.report.main import main
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from run_directory import make_run, write_json, write_lines
 from test_report import parse
 from test_report_seeds import seeded
 
+from sft.commands.report import main
 from sft.config import default
 from sft.eval import constant, scores
 from sft.report import compare, confusion, figures, html, load, sweep, tables, terminal
-from sft.report.main import main
 from sft.report.scores import of_sets, with_baselines
 
 EXPECTED = ["good"] * 5 + ["bad"] * 3 + ["odd"] * 2

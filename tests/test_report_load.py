@@ -10,10 +10,10 @@ from run_directory import make_run, write_json, write_lines
 from test_report import edit
 
 from sft import cli
+from sft.commands.report import main
 from sft.errors import UserError
 from sft.report import figures
 from sft.report.load import load_run
-from sft.report.main import main
 
 DRAWN = ("metrics.jsonl", "selection.json")  # what the figures of a run are made from
 

@@ -6,10 +6,10 @@ import shlex
 import pytest
 from run_directory import make_run, write_eval, write_json
 
-from sft.commands import COMMANDS, FLAGS
+from sft.commands.report import main
+from sft.commands.table import COMMANDS, FLAGS
 from sft.report import compare, onward, sweep
 from sft.report.load import load_run
-from sft.report.main import main
 
 
 @pytest.fixture

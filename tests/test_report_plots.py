@@ -11,9 +11,9 @@ import pytest
 from run_directory import EPOCHS, STEPS, make_run, metrics, write_json, write_lines
 from test_report import edit, parse
 
+from sft.commands.report import main
 from sft.report import drawing, figures, html, plots, points, scales
 from sft.report.load import load_run
-from sft.report.main import main
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data import schemas
 from sft.data.conversation import Reading, Reject, Turn, role_problem
+from sft.data.read import schemas
 from sft.errors import UserError
 
 PAIR = {"input_text": "2 + 2 = ?", "output_text": "4"}

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from sft.errors import UserError
-from sft.train import log, selection
+from sft.run import log
+from sft.train import selection
 
 
 def write(workdir, losses, steps_per_epoch=10):

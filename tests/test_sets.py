@@ -9,9 +9,9 @@ import test_tokenizer
 import tiny_run
 
 from sft import config as configs
-from sft import sets, sources, training_set
-from sft.config_check import validate
-from sft.data import records
+from sft.config.check import validate
+from sft.data.read import records
+from sft.data.sets import loading, sources, training
 from sft.errors import UserError
 
 TOK = test_tokenizer.tiny()
@@ -34,7 +34,7 @@ def config_of(tmp_path, changes=None, count=40):
 
 def load(config, *names):
     with tempfile.TemporaryDirectory() as folder:
-        found = training_set.everything(config, tiny_run.SPEC, TOK, Path(folder), fresh=True)
+        found = training.everything(config, tiny_run.SPEC, TOK, Path(folder), fresh=True)
     return {name: found[name] for name in names}
 
 
@@ -118,7 +118,7 @@ def test_sources_have_columns_templates_and_weights_of_their_own(tmp_path):
     assert texts(split)[:2] == ["In French: a, b", "In German: d"]
     assert [c.system for c in split.conversations][:3] == ["Be brief.", "Be brief.", None]
     assert split.conversations[1].source == f"{table}:3"
-    origins, passes = sets.weights(split)
+    origins, passes = loading.weights(split)
     assert origins.tolist() == [0, 0] + [1] * 40 and passes.tolist() == [3.0, 1.0]
     stored = json.loads(json.dumps(dict(configs.flatten(config))))
     assert dict(configs.flatten(configs.from_dict(stored))) == dict(configs.flatten(config))
@@ -151,11 +151,11 @@ def test_the_report_keeps_what_the_audit_found_until_the_data_change(tmp_path):
     path = tmp_path / "data" / "report.json"
     read = lambda: json.loads(path.read_text())  # noqa: E731
     split = load(config_of(tmp_path), "train")
-    sets.write_report(tmp_path, split)
+    loading.write_report(tmp_path, split)
     path.write_text(json.dumps(read() | {"skew": [1]}))
-    sets.write_report(tmp_path, split)
+    loading.write_report(tmp_path, split)
     assert read()["skew"] == [1] and read()["sets"]["train"]["rows"] == 40
-    sets.write_report(tmp_path, load(config_of(tmp_path, count=39), "train"))
+    loading.write_report(tmp_path, load(config_of(tmp_path, count=39), "train"))
     assert "skew" not in read() and read()["sets"]["train"]["rows"] == 39
 
 

@@ -8,8 +8,9 @@ import pytest
 from tiny import make_config
 
 from sft.errors import UserError
-from sft.model import decoder, sharding, specs
-from sft.model.sharding import SHARED, P
+from sft.mesh import sharding
+from sft.mesh.sharding import SHARED, P
+from sft.model import decoder, specs
 from sft.train import optim
 from sft.train.steps import make_steps
 

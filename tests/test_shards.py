@@ -16,9 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from sft.data import pipeline
-from sft.data.chat import ANSWER, PROMPT, Example
-from sft.data.examples import Examples
+from sft.data.batches import pipeline
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, PROMPT, Example
 
 TESTS = Path(__file__).parent
 BATCH, STOP = 8, 7  # in the middle of the second epoch

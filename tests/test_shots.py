@@ -8,9 +8,9 @@ import test_tokenizer
 import tiny_run
 from tiny import make_config
 
-from sft import sets
-from sft.data.chat import encode_prompt
+from sft.data.chat.encoding import encode_prompt
 from sft.data.conversation import Conversation, Turn
+from sft.data.sets import loading
 from sft.errors import UserError
 from sft.eval import shots
 
@@ -47,7 +47,7 @@ def test_examples_are_earlier_turns_of_the_same_chat():
     pairs = [tuple(turn.text for turn in made.turns[i : i + 2]) for i in (0, 2)]
     assert len(set(pairs)) == 2 and set(pairs) <= {(f"q{i}", f"a{i}") for i in range(20)}
     config = make_config()
-    (ids,) = sets.prompts(config, tiny_run.SPEC, TOK, [made])
+    (ids,) = loading.prompts(config, tiny_run.SPEC, TOK, [made])
     (q1, a1), (q2, a2) = pairs
     bos, start, end = map(control, ("<bos>", "<start_of_turn>", "<end_of_turn>"))
     said = [("user", q1), ("model", a1), ("user", q2), ("model", a2), ("user", "ask 0")]
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_left_out_and_counted():
             dataclasses.replace(shot, turns=shot.turns[: 2 * kept] + shot.turns[-2:])
             for shot in whole.conversations
         ]
-        lengths = [len(ids) for ids in sets.prompts(config, tiny_run.SPEC, TOK, parts)]
+        lengths = [len(ids) for ids in loading.prompts(config, tiny_run.SPEC, TOK, parts)]
         made = put(TRAIN, ASKED, limit=max(lengths))
         fits = [len(shot.turns) // 2 - 1 for shot in made.conversations]
         assert min(fits) == kept or max(lengths) == min(lengths)

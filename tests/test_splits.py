@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.data import splits
 from sft.data.conversation import Conversation, Turn
+from sft.data.sets import splits
 from sft.errors import UserError
 
 SHARES = {"validation": 0.1, "test": 0.2}

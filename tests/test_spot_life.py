@@ -24,7 +24,7 @@ from test_loop import TOTAL, lines
 from test_scripts import program
 
 from sft.errors import BAD_INPUT, DONE, PREEMPTED
-from sft.workdir import read_json
+from sft.run.directory import read_json
 
 shared, registered, two = tiny_run.shared, tiny_run.registered, test_hosts.two
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

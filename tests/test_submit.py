@@ -184,7 +184,7 @@ def test_what_sky_says_of_its_jobs(calls, monkeypatch, answer, code, names, why)
 
 
 def test_marks_on_disk(tmp_path):
-    from sft import topology
+    from sft.mesh import slices
 
     assert done.there(str(tmp_path / "none"), ["1"]) == ({}, "")
     for name in ("trained-1", "scored-2", "new-3", "another-4"):
@@ -196,7 +196,7 @@ def test_marks_on_disk(tmp_path):
     assert done.there(str(tmp_path), ["1", "2", "3"]) == (marks, "")
 
     def over(name, has_test):
-        job = Job(name, topology.get("v6e-8"), (), str(tmp_path / name), has_test)
+        job = Job(name, slices.get("v6e-8"), (), str(tmp_path / name), has_test)
         return done.is_over(job, marks[name])
 
     assert [over(name, True) for name in marks] == [False, True, False]

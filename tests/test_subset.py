@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.config import default
-from sft.data.records import Conversation, Turn
+from sft.data.read.records import Conversation, Turn
 from sft.errors import UserError
 from sft.eval import subset
 

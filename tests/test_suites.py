@@ -14,9 +14,10 @@ from sft import cli
 from sft.config import default
 from sft.errors import UserError
 from sft.eval import harness, stats
-from sft.eval.judge.backends import Reply
-from sft.eval.suites import compare, judging, score, terminal
+from sft.eval.judge.backend import Reply
+from sft.eval.suites import compare, judging, score
 from sft.eval.suites.cases import Verdict
+from sft.report import suite_terminal
 
 shared, registered = tiny_run.shared, tiny_run.registered
 
@@ -159,19 +160,19 @@ def test_the_terminal_shows_a_table_and_where_the_rest_is(tmp_path):
     suite = suite_of(tmp_path, [{"expect": {"equals": "x"}}] * 30)
     before, after = (result_of(suite, ["x"] * n + ["y\n" * 60] * (30 - n), "best") for n in (4, 2))
     path = tmp_path / "there.json"
-    text = terminal.render(after, before | {"arm": "base"}, path)
+    text = suite_terminal.render(after, before | {"arm": "base"}, path)
     lines = text.split("\n")
     assert "success       30       2    6.7 %  1.8 to 21.3 %" in text
     assert "success   13.3 % to 6.7 %: -6.7 points" in text and "0 fixed, 2 broken" in text
     assert "how many answers were cut is not known" in text
     assert lines.index("  c2 (success, broken)") < lines.index("  c4 (success, still failing)")
-    assert sum(line.startswith("  c") for line in lines) == terminal.SHOWN
-    assert f"  … and {28 - terminal.SHOWN} more: {path}" in lines
+    assert sum(line.startswith("  c") for line in lines) == suite_terminal.SHOWN
+    assert f"  … and {28 - suite_terminal.SHOWN} more: {path}" in lines
     assert max(map(len, lines)) < 200
-    alone = terminal.render(after, None, path)
+    alone = suite_terminal.render(after, None, path)
     assert "To compare: sft eval suite --checkpoint base" in alone and "failing cases: 28" in alone
     passing = result_of(suite, ["x"] * 30, "base")
-    assert "every decided case passes" in terminal.render(passing, None, path)
+    assert "every decided case passes" in suite_terminal.render(passing, None, path)
 
 
 def main(project, workdir, *words) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_files import read
 
-from sft.data.files import Wanted, rows
+from sft.data.read.files import Wanted, rows
 from sft.errors import UserError
 
 TABLE = [

@@ -6,7 +6,7 @@ import json
 import pytest
 import tiny_run
 
-from sft.data import chat as chat_lib
+from sft.data.chat import encoding as chat_lib
 
 shared, registered = tiny_run.shared, tiny_run.registered
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sft.data.conversation import Reading, Reject
-from sft.data.schemas import parse
+from sft.data.read.schemas import parse
 
 KEYS = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts", "thinking_blocks"]
 KEYS += ["reasoningContent", "thoughtSignature", "reasoning_details", "chain_of_thought"]

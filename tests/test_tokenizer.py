@@ -12,8 +12,8 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data import tokenizer as tokenizer_lib
-from sft.data.tokenizer import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, Tokenizer
+from sft.data.tokenizer import sentencepiece as tokenizer_lib
+from sft.data.tokenizer.sentencepiece import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, Tokenizer
 from sft.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_tokenizer import LITERALS, control_ids, gemma3, golden, tiny, tiny_pieces, write_gguf
 
-from sft.data import tokenizer as tokenizer_lib
-from sft.data import tokenizer_files
-from sft.data.tokenizer import CONTROL, NORMAL, UNUSED, USER_DEFINED
-from sft.data.tokenizer_json import from_json
+from sft.data.tokenizer import files as tokenizer_files
+from sft.data.tokenizer import sentencepiece as tokenizer_lib
+from sft.data.tokenizer.hf_json import from_json
+from sft.data.tokenizer.sentencepiece import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from sft.errors import UserError
 from sft.export import tokenizer as exported
 

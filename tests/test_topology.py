@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from sft import topology
 from sft.errors import UserError
+from sft.mesh import slices
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs the extra: scripts/env.sh plan"
@@ -28,18 +28,18 @@ needs_libtpu = pytest.mark.skipif(
     ],
 )
 def test_what_the_cloud_documents(name, chips, hosts, devices, cloud):
-    slice_ = topology.get(name)
+    slice_ = slices.get(name)
     assert (slice_.chips, slice_.hosts, slice_.devices) == (chips, hosts, devices)
-    assert slice_.cloud == cloud and topology.get(cloud) == slice_
+    assert slice_.cloud == cloud and slices.get(cloud) == slice_
 
 
 def test_every_entry_is_consistent():
-    for name, slice_ in topology.SLICES.items():
+    for name, slice_ in slices.SLICES.items():
         assert slice_.name == name
         assert all(n % h == 0 for n, h in zip(slice_.shape, slice_.host, strict=True))
         assert slice_.chips <= slice_.generation.pod_chips
-    for generation in topology.GENERATIONS:
-        sizes = [s.chips for s in topology.SLICES.values() if s.generation is generation]
+    for generation in slices.GENERATIONS:
+        sizes = [s.chips for s in slices.SLICES.values() if s.generation is generation]
         assert sizes == sorted(set(sizes))
 
 
@@ -56,11 +56,11 @@ def test_every_entry_is_consistent():
 )
 def test_unknown_names_the_nearest(name, near):
     with pytest.raises(UserError, match=re.escape(near)):
-        topology.get(name)
+        slices.get(name)
 
 
 def test_larger_ones_of_the_generation():
-    names = [s.name for s in topology.larger(topology.get("v6e-8"))]
+    names = [s.name for s in slices.larger(slices.get("v6e-8"))]
     assert names == ["v6e-16", "v6e-32", "v6e-64", "v6e-128", "v6e-256"]
 
 
@@ -76,49 +76,49 @@ def compiler(monkeypatch):
 
 @needs_libtpu
 def test_libtpu_agrees_on_devices_and_hosts(compiler):
-    for slice_ in topology.SLICES.values():
+    for slice_ in slices.SLICES.values():
         devices = compiler.devices(slice_)
         assert len(devices) == slice_.devices, slice_.name
         assert len({d.process_index for d in devices}) == slice_.hosts, slice_.name
 
 
 @needs_libtpu
-@pytest.mark.parametrize("generation", topology.GENERATIONS, ids=lambda g: g.name)
+@pytest.mark.parametrize("generation", slices.GENERATIONS, ids=lambda g: g.name)
 def test_libtpu_agrees_on_memory(compiler, generation):
     """An array of twice the memory is refused, and the refusal says what there is."""
     import jax
 
-    smallest = next(s for s in topology.SLICES.values() if s.generation is generation)
+    smallest = next(s for s in slices.SLICES.values() if s.generation is generation)
     device = compiler.devices(smallest)[0]
     where = jax.sharding.SingleDeviceSharding(device)
     rows = 2 * generation.hbm_bytes // 4096
     x = jax.ShapeDtypeStruct((rows, 1024), "float32", sharding=where)
     with pytest.raises(compiler.NoFit) as refused:
         compiler.compile_on(device, jax.jit(lambda x: x + 1, out_shardings=where), x)
-    assert abs(refused.value.limit - generation.hbm_bytes) < 0.01 * topology.GIB
+    assert abs(refused.value.limit - generation.hbm_bytes) < 0.01 * slices.GIB
     assert refused.value.needed >= 2 * generation.hbm_bytes
 
 
 def test_peaks_are_found_by_what_jax_calls_a_device():
-    assert topology.peak_flops("TPU v5 lite") == topology.V5E.flops
-    assert topology.peak_flops("cpu") is None
+    assert slices.peak_flops("TPU v5 lite") == slices.V5E.flops
+    assert slices.peak_flops("cpu") is None
 
 
 def test_several_slices():
-    two = topology.get("2xv5e-16")
-    assert two == topology.get("2xv5litepod-16") and two.count == 2
+    two = slices.get("2xv5e-16")
+    assert two == slices.get("2xv5litepod-16") and two.count == 2
     assert (two.name, two.cloud) == ("2xv5e-16", "2xv5litepod-16")
     assert (two.chips, two.hosts, two.devices) == (32, 8, 32)
-    assert topology.get("1xv5e-16") == topology.get("v5e-16")
-    assert [s.name for s in topology.larger(two)][:2] == ["2xv5e-32", "2xv5e-64"]
+    assert slices.get("1xv5e-16") == slices.get("v5e-16")
+    assert [s.name for s in slices.larger(two)][:2] == ["2xv5e-32", "2xv5e-64"]
     with pytest.raises(UserError, match=r"--slice=2xv5e-7: .*Did you mean"):
-        topology.get("2xv5e-7")
+        slices.get("2xv5e-7")
 
 
 @needs_libtpu
 def test_libtpu_knows_slices_apart(compiler):
     for name in ("2xv5e-16", "2xv4-16", "3xtpu7x-8"):
-        slice_ = topology.get(name)
+        slice_ = slices.get(name)
         devices = compiler.devices(slice_)
         assert len(devices) == slice_.devices
         assert len({d.slice_index for d in devices}) == slice_.count
@@ -127,17 +127,17 @@ def test_libtpu_knows_slices_apart(compiler):
 
 @needs_libtpu
 @pytest.mark.parametrize(
-    "name", [n for n, s in topology.SLICES.items() if 1 < s.devices <= 256] + ["2xv5e-16"]
+    "name", [n for n, s in slices.SLICES.items() if 1 < s.devices <= 256] + ["2xv5e-16"]
 )
 def test_hosts_of_every_slice_read_equal_parts(compiler, name):
     """Whatever the axes: a mesh in the order of the torus leaves each host whole rows."""
     from jax.sharding import NamedSharding
     from tiny import make_config
 
-    from sft import hosts
-    from sft.model import sharding
+    from sft.mesh import sharding
+    from sft.run import hosts
 
-    slice_ = topology.get(name)
+    slice_ = slices.get(name)
     devices = compiler.devices(slice_)
     for axes in ((1, 1, 1), (None, 1, 1), (1, 4, 1), (1, 1, 4), (None, 2, 2)):
         fsdp, sequence, tensor = axes

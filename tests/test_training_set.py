@@ -5,8 +5,8 @@ import pytest
 import tiny_run
 from test_sets import TOK, config_of, texts
 
-from sft import sets, training_set
-from sft.data.chat import ANSWER, CONTEXT
+from sft.data.chat.encoding import ANSWER, CONTEXT
+from sft.data.sets import loading, training
 from sft.errors import UserError
 
 STRETCH = " ".join(f"w{i}" for i in range(40))
@@ -21,7 +21,7 @@ def pair(question, answer, topic):
 
 
 def everything(config, folder, **more):
-    return training_set.everything(config, tiny_run.SPEC, TOK, folder, **more)
+    return training.everything(config, tiny_run.SPEC, TOK, folder, **more)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_leaks_are_reported_dropped_or_an_error(tmp_path):
     found = everything(leaking(tmp_path), tmp_path, fresh=True)
     assert len(found["train"].examples) == 31 and len(found["validation"].examples) == 2
     config = leaking(tmp_path)
-    training_set.gate(config, found["train"])
+    training.gate(config, found["train"])
     config = leaking(tmp_path, **{"data.leakage.action": "drop"})
     dropped = everything(config, tmp_path, fresh=True)
     assert len(dropped["train"].examples) == 30
@@ -105,10 +105,10 @@ def test_leaks_are_reported_dropped_or_an_error(tmp_path):
     with pytest.raises(
         UserError, match=r"1 training rows give away 1 of its 2 rows.*max_share = 0\.0"
     ):
-        training_set.gate(config, everything(config, tmp_path, fresh=True)["train"])
+        training.gate(config, everything(config, tmp_path, fresh=True)["train"])
     allowed = {"data.leakage.action": "error", "data.leakage.max_share": 0.5}
     config = leaking(tmp_path, **allowed)
-    training_set.gate(config, everything(config, tmp_path, fresh=True)["train"])
+    training.gate(config, everything(config, tmp_path, fresh=True)["train"])
 
 
 @pytest.mark.parametrize(("max_share", "is_refused"), [(0.0, True), (0.4, True), (0.5, False)])
@@ -120,10 +120,10 @@ def test_what_validation_gives_away_of_test_has_the_same_limit(tmp_path, max_sha
     config = leaking(tmp_path, **changes)
     train = everything(config, tmp_path, fresh=True)["train"]
     if not is_refused:
-        training_set.gate(config, train)
+        training.gate(config, train)
         return
     with pytest.raises(UserError, match=r"1 row of validation \(50 %\) is in test too: the epoch"):
-        training_set.gate(config, train)
+        training.gate(config, train)
 
 
 def test_near_duplicates_are_not_parted_by_a_split(tmp_path):
@@ -229,9 +229,9 @@ shared, registered = tiny_run.shared, tiny_run.registered
 
 
 def test_rows_are_tokenised_once(tmp_path, repeated, monkeypatch):
-    calls, encode_all = [], sets.examples.encode_all
+    calls, encode_all = [], loading.examples.encode_all
     monkeypatch.setattr(
-        sets.examples, "encode_all", lambda *a, **k: calls.append(1) or encode_all(*a, **k)
+        loading.examples, "encode_all", lambda *a, **k: calls.append(1) or encode_all(*a, **k)
     )
     split = everything(config_of(tmp_path, {"data.train": repeated}), tmp_path)["train"]
     assert len(split.examples) == 3 and len(calls) == 1

@@ -8,10 +8,11 @@ import tiny_run
 from tiny import device_batch, make_config, make_examples, make_params
 from weight_layouts import make_tree
 
-from sft import inputs
-from sft.config_check import validate
+from sft import session
+from sft.config.check import validate
 from sft.errors import UserError
-from sft.model import lora, sharding, specs
+from sft.mesh import sharding
+from sft.model import lora, specs
 from sft.train import optim
 from sft.train.steps import make_steps
 
@@ -59,7 +60,7 @@ def test_masters_are_the_stored_float32_weights_not_rounded_ones(tmp_path):
     config = project.values(lora__rank=0, model__dtype="bfloat16", train__batch_size=8)
     mesh = sharding.make_mesh(config)
     steps = make_steps(config, tiny_run.SPEC, optim.make(config.optim, 1), mesh)
-    params = inputs.params(config, tiny_run.SPEC, steps.params_sharding)
+    params = session.params(config, tiny_run.SPEC, steps.params_sharding)
     state, frozen = steps.init(jax.random.key(0), params)
     stored = jax.tree.map(lambda x: np.asarray(x * 0.1), make_tree(tiny_run.SPEC))
     assert frozen == {} and steps.options.dtype == jnp.bfloat16
@@ -68,7 +69,7 @@ def test_masters_are_the_stored_float32_weights_not_rounded_ones(tmp_path):
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(np.float32), stored)
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, rounded, stored)))
     config.lora.rank = 4
-    frozen = inputs.params(config, tiny_run.SPEC, steps.params_sharding)
+    frozen = session.params(config, tiny_run.SPEC, steps.params_sharding)
     assert {x.dtype for x in jax.tree.leaves(frozen)} == {jnp.dtype(jnp.bfloat16)}
 
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokenizer import LITERALS, LITERALS_4, gemma3, golden, tiny_pieces
 
-from sft.data import tokenizer as tokenizer_lib
-from sft.data import words
-from sft.data.tokenizer import NORMAL, USER_DEFINED, Tokenizer
+from sft.data.tokenizer import sentencepiece as tokenizer_lib
+from sft.data.tokenizer import words
+from sft.data.tokenizer.sentencepiece import NORMAL, USER_DEFINED, Tokenizer
 from sft.errors import UserError
 
 SPACES = [" ", "  ", "     ", "\n", "\n\n\n\n\n\n", "\t", "\r\n", "▁", "▁▁", "\u3000", "\u00a0"]

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from sft import workdir as workdirs
 from sft.config import default, fingerprint, flatten
 from sft.errors import UserError
+from sft.run import directory as workdirs
 
 
 def changed(**values):

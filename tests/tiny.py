@@ -9,8 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sft.config import default
-from sft.data.chat import ANSWER, PROMPT, Example
-from sft.data.pipeline import make_batch
+from sft.data.batches.pipeline import make_batch
+from sft.data.chat.encoding import ANSWER, PROMPT, Example
 from sft.model import decoder, lora
 from sft.types import Batch
 

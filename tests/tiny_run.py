@@ -22,7 +22,7 @@ from weight_layouts import make_tree, write_hf
 
 from sft import cli
 from sft import config as configs
-from sft.data import tokenizer as tokenizer_lib
+from sft.data.tokenizer import sentencepiece as tokenizer_lib
 from sft.model import specs
 
 ROOT = Path(__file__).parents[1]

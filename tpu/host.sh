@@ -14,15 +14,9 @@
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-# True for the commands that run a model: the others leave the TPU to those.
-runs_a_model() {
-  case "$1 ${2-}" in
-    train\ * | sweep\ * | data\ mine) true ;;
-    eval\ rate | eval\ calibrate) false ;;
-    eval\ *) true ;;
-    *) false ;;
-  esac
-}
+# True for the commands that run a model, as sft/commands/table.py has it: the others leave the TPU
+# to those.
+runs_a_model() { python -m sft.commands.table "$@"; }
 
 # Prints the value of the last --config.mesh.platform of a command line, tpu where there is none.
 platform_of() {

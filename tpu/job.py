@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from sft.errors import UserError
-from sft.topology import Slice
+from sft.mesh.slices import Slice
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?")  # what SkyPilot, the TPU API and xpk allow

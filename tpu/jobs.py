@@ -8,8 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import topology
 from sft.errors import UserError
+from sft.mesh import slices
 from sft.tune.points import Point
 from tpu import sent
 from tpu.job import Job, name
@@ -64,7 +64,7 @@ def _job(given: Any, config: ConfigDict, words: Sequence[str], prefix: str) -> J
         own.append(f"--config.train.compilation_cache={bucket}/xla-cache")
     return Job(
         name=full,
-        slice=topology.get(given.slice),
+        slice=slices.get(given.slice),
         words=tuple(own),
         workdir=f"{bucket}/{full}",
         has_test=bool(config.data.test or config.data.split.test),

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from sft import topology
 from sft.errors import PREEMPTED, UserError
+from sft.mesh import slices
 from tpu.job import LABEL, ROOT, RUNTIMES, Job, Step, flagged
 
 BY = "skypilot"
@@ -73,7 +73,7 @@ def check(found: dict[str, Any]) -> None:
             f"job_recovery.recover_on_exit_codes: expected [{PREEMPTED}], which says: saved, "
             "restart me. Another code is a failure that would come again."
         )
-    known = {f"tpu-{s.cloud}": s for s in topology.SLICES.values()}
+    known = {f"tpu-{s.cloud}": s for s in slices.SLICES.values()}
     accelerator = resources.get("accelerators")
     if accelerator not in known or known[accelerator].generation.name not in RUNTIMES:
         raise UserError(f"accelerators: {accelerator!r} is no TPU that SkyPilot has.")

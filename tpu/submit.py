@@ -19,6 +19,7 @@ exit codes: 0 done; 1 a bug; 2 bad usage or configuration, or a tool failed; 3 d
 import subprocess
 import sys
 import traceback
+from argparse import Namespace
 from collections.abc import Sequence
 from shlex import join
 from types import ModuleType
@@ -26,11 +27,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import cli, topology
 from sft import config as configs
-from sft.commands import FLAGS, Flag
-from sft.config_check import validate
+from sft.commands import parsing
+from sft.commands.table import FLAGS, Flag
+from sft.config.check import validate
 from sft.errors import BAD_INPUT, BUG, DOES_NOT_FIT, DONE, DoesNotFit, UserError
+from sft.mesh import slices
 from sft.tune import points as making
 from tpu import done, gcloud, jobs, planning, sent, skypilot, xpk
 from tpu import gc as collecting
@@ -39,7 +41,7 @@ from tpu.job import ROOT, Job, price
 LAUNCHERS: dict[str, ModuleType] = {"sky": skypilot, "gcloud": gcloud, "xpk": xpk}
 PROGRAM = "python -m tpu.submit"
 OPTIONS = {
-    "slice": Flag(str, "", "NAME", "as in v6e-8; sft/topology.py has all"),
+    "slice": Flag(str, "", "NAME", "as in v6e-8; sft/mesh/slices.py has all"),
     "bucket": Flag(str, "", "gs://B/DIR", "launch, sweep: each run has its own directory in it"),
     "name": Flag(str, "", "NAME", "launch, sweep: how names begin; logs, stop: the whole name"),
     "on": Flag(str, "sky", "WHERE", "sky | gcloud (a recipe to run by hand) | xpk (GKE)"),
@@ -68,8 +70,7 @@ def main(argv: Sequence[str]) -> int:
         if command is None:
             hint = configs.nearest(words[0], list(COMMANDS))
             raise UserError(f"no command {words[0]!r}.{hint} See {PROGRAM} --help.")
-        words = [word.replace("--no-", "--no", 1) if word in _NO else word for word in words]
-        given, rest = cli.read_flags(OPTIONS, words, PROGRAM)
+        given, rest = _flags(words[1:])
         command(given, rest)
     except UserError as error:
         print(f"submit: {error}", file=sys.stderr)
@@ -84,7 +85,13 @@ def main(argv: Sequence[str]) -> int:
     return DONE
 
 
-_NO = ("--no-spot", "--no-plan")
+def _flags(words: list[str]) -> tuple[Namespace, list[str]]:
+    """The values of the flags, and the other words."""
+    table = {"config": Flag(str, None, "FILE", "a file of configs/")} | OPTIONS
+    parser = parsing.Parser(prog=PROGRAM, add_help=False, allow_abbrev=False)
+    parsing.add_flags(parser, table)
+    switches = [name for name, flag in table.items() if flag.kind is bool]
+    return parser.parse_known_args(parsing.spelled(words, switches))
 
 
 def usage() -> str:
@@ -103,7 +110,7 @@ def launch(given: Any, rest: list[str]) -> None:
 
 def sweep(given: Any, rest: list[str]) -> None:
     """A run for every point that is not over, the same points as those of ``sft sweep``."""
-    swept, rest = cli.swept(rest)
+    swept, rest = parsing.swept(rest)
     config, words = _configuration(given, rest)
     if swept and given.points:
         raise UserError("give either --sweep.KEY=A,B or --points=FILE.py.")
@@ -147,7 +154,7 @@ def gc(given: Any, rest: list[str]) -> None:
     """See ``tpu/gc.py``."""
     _nothing_else(rest)
     for name in ("project", "zone"):
-        if not given[name].value:
+        if not getattr(given, name):
             raise UserError(f"--{name} is missing.")
     collecting.collect(collecting.client(), given.project, given.zone.split(","), given.go)
 
@@ -160,10 +167,10 @@ def _configuration(given: Any, rest: list[str]) -> tuple[ConfigDict, list[str]]:
     if not given.config:
         raise UserError(f"--config=FILE is missing. See {PROGRAM} --help.")
     config = configs.load(given.config)
-    cli.override(config, rest, OPTIONS, PROGRAM)
+    parsing.override(config, rest, OPTIONS, PROGRAM)
     validate(config)
     for name in ("slice", "bucket"):
-        if not given[name].value:
+        if not getattr(given, name):
             raise UserError(f"--{name} is missing. See {PROGRAM} --help.")
     if given.on not in LAUNCHERS:
         raise UserError(f"--on={given.on}: expected one of {', '.join(LAUNCHERS)}.")
@@ -200,7 +207,7 @@ def _running() -> set[str]:
 
 
 def _say_costs(given: Any, chosen: list[Job]) -> None:
-    slice_ = topology.get(given.slice)
+    slice_ = slices.get(given.slice)
     hourly, source = price(slice_, given.price)
     said = "price unknown, give --price" if hourly is None else f"${hourly:.2f}/h ({source})"
     print(

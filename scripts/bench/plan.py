@@ -19,10 +19,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sft import topology  # noqa: E402
 from sft.errors import UserError  # noqa: E402
+from sft.mesh import slices  # noqa: E402
 
-GIB = topology.GIB
+GIB = slices.GIB
 # Name: model, slice, rows, positions a row, devices that share the weights.
 ROWS: dict[str, tuple[str, str, int, int, int]] = {
     "1b": ("gemma3_1b", "v5e-8", 8, 2048, 8),
@@ -51,7 +51,7 @@ def one_of_ours(row: str) -> dict[str, Any]:
     from sft.model import specs
 
     model, name, *sizes = ROWS[row]
-    config, slice_ = configured(model, *sizes), topology.get(name)
+    config, slice_ = configured(model, *sizes), slices.get(name)
     limit = slice_.generation.hbm_bytes / GIB
     try:
         compiled = compiling.compile_step(config, specs.get(model), slice_)
@@ -96,7 +96,7 @@ def peer(name: str, row: str) -> dict[str, Any]:
     """Runs a peer's program; ``{"error": …}`` where it cannot."""
     environment, program, variant = PEERS[name]
     model, slice_name, rows, length, _ = ROWS[row]
-    slice_ = topology.get(slice_name)
+    slice_ = slices.get(slice_name)
     python = ROOT / environment / "bin" / "python"
     if not python.exists():
         return {"error": f"no {environment}: run scripts/bench/peers/setup.sh"}

@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 
 import plan  # noqa: E402
 
-from sft import topology  # noqa: E402
 from sft.errors import UserError  # noqa: E402
+from sft.mesh import slices as topology  # noqa: E402
 from sft.model import specs  # noqa: E402
 
 SLICES = ("v5e-1", "v5e-8", "v6e-1", "v6e-8", "v5p-8", "tpu7x-8")

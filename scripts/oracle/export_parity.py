@@ -38,8 +38,8 @@ FAMILIES = ("gemma2", "gemma3")
 
 def reference(out: pathlib.Path, workdir: str) -> None:
     """Exports, logits and answers of the tuned model, in float32."""
-    from sft import workdir as workdirs
     from sft.export import tuned
+    from sft.run import directory as workdirs
 
     config = workdirs.stored_config(workdir)
     config.model.dtype = "float32"
@@ -119,16 +119,17 @@ def llama_gelu(x, approximate: bool = True):
 
 def write_answers(out: pathlib.Path, model: "Tuned") -> None:
     """``answers.json``: prompts of the test set, and what the tuned model says to them."""
-    from sft import inputs, sets
-    from sft.data import chat
+    from sft import session
+    from sft.data.chat import encoding
+    from sft.data.sets import loading
     from sft.eval import arms, harness
 
     config, spec, tok = model.config, model.spec, model.tokenizer
     config.eval.max_new_tokens = NEW_TOKENS
-    (test,) = list(sets.tests(config, spec, inputs.tokenizer(config, spec)).values())[:1]
+    (test,) = list(loading.tests(config, spec, session.tokenizer(config, spec)).values())[:1]
     asked = test.conversations[:ANSWERS]
     shape = config.data.chat or spec.family
-    ids = [chat.encode_prompt(row, tok, shape) for row in asked]
+    ids = [encoding.encode_prompt(row, tok, shape) for row in asked]
     greedy = arms.load(config, str(model.path), model.arm.step, tok)
     said = harness.answer(greedy, config, ids)
     rows = [

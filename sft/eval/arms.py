@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from sft import inputs
-from sft import workdir as workdirs
-from sft.data.tokenizer import Tokenizer
+from sft import session
+from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.eval import harness
-from sft.model import sharding, specs
+from sft.mesh import sharding
+from sft.model import specs
+from sft.run import directory as workdirs
 from sft.train import optim, startup
 from sft.train.checkpoint import Checkpoints
 from sft.train.steps import make_steps
@@ -78,7 +79,7 @@ def load(config: ConfigDict, workdir: str, step: int | None, tok: Tokenizer) -> 
     startup.use_cache(config.train.compilation_cache)
     mesh = sharding.make_mesh(config)
     steps = make_steps(config, spec, optim.make(config.optim, 1), mesh)
-    params = inputs.params(config, spec, steps.params_sharding)
+    params = session.params(config, spec, steps.params_sharding)
     state, frozen = startup.begin(config, steps, params)
     if step is not None:
         state, _ = Checkpoints(workdir, config, read_only=True).restore(step, state)

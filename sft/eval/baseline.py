@@ -14,12 +14,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import config_effects as effects
-from sft import inputs
-from sft import workdir as workdirs
+from sft import session
+from sft.config import effects
 from sft.eval import harness
 from sft.eval.arms import Arm
 from sft.eval.evalset import EvalSet
+from sft.run import directory as workdirs
 
 _RESULT, _PREDICTIONS = ".json", ".predictions.jsonl"
 
@@ -85,7 +85,7 @@ def _key(config: ConfigDict, arm: Arm, given: EvalSet, drawn_from: str) -> str:
     settings: dict[str, Any] = {
         "arm": arm.name,
         "model": {key: config.model[key] for key in ("name", "sha256", "dtype", "attention")},
-        "files": inputs.identity(config),
+        "files": session.identity(config),
         "chat": config.data.chat,
         "eval": effects.counted(effects.select(ours, effects.GENERATION, effects.SCORES)),
         "signatures": harness.signatures(config, given.split),

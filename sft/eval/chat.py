@@ -1,11 +1,10 @@
-"""``sft chat``: talk to a run in the terminal, in the very prompt format of its training.
+"""A conversation with a run in the terminal, in the very prompt format of its training.
 
 A line is a turn; ``/help`` lists the commands. From a file or a pipe, the lines are asked one after
 the other.
 """
 
 import contextlib
-import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,18 +13,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import framing, inputs
-from sft import workdir as workdirs
-from sft.config_text import strings
-from sft.data import chat
+from sft.config.text import strings
+from sft.data.chat import encoding
 from sft.data.conversation import Conversation, Reject, Turn
-from sft.data.fields import visible
-from sft.data.tokenizer import Tokenizer
-from sft.eval import arms, harness
-from sft.eval.arms import BASE, Arm
+from sft.data.read.fields import visible
+from sft.data.sets.framing import NOTHING, Framing
+from sft.eval import harness
+from sft.eval.arms import Arm
 from sft.eval.harness import Answer
-from sft.framing import NOTHING, Framing
-from sft.model import specs
 
 _BUCKET = 256  # positions: conversations grow, and few lengths are to be compiled
 HELP = """\
@@ -57,7 +52,7 @@ class Voice:
 
     def _generate(self, whole: Conversation, show: Callable[[str], None]) -> Answer:
         tok, config = self._model.tokenizer, self._config
-        prompt = chat.encode_prompt(whole, tok, config.data.chat or self._model.spec.family)
+        prompt = encoding.encode_prompt(whole, tok, config.data.chat or self._model.spec.family)
         # The end may be the beginning of a stop string, which is not part of the answer.
         held = max((len(stop) - 1 for stop in strings(config.eval.stop)), default=0)
         shown = ""
@@ -79,36 +74,6 @@ class Voice:
         answer = harness.ended(tok, config, ids)
         show(answer.text.removeprefix(shown))
         return answer
-
-
-def main(
-    config: ConfigDict, workdir: str, checkpoint: str, system: str, beside: bool
-) -> dict[str, Any]:
-    """Reads turns from the terminal and prints answers until the input ends.
-
-    Args:
-      checkpoint: ``base``, ``best``, ``latest`` or a step.
-      system: instruction; ``""`` = that of the training rows, if they have one.
-      beside: the base model answers too, each in its own conversation.
-
-    Returns:
-      ``{"exchanges": [{"prompt", "answers": {arm: text}, "cut": [arm]}]}``; ``cut`` are those that
-      reached ``config.eval.max_new_tokens``.
-
-    Raises:
-      UserError: no such checkpoint, or no weights.
-    """
-    path = workdirs.prepare(config, workdir, only_scores=True)
-    arm = arms.which(path, config, checkpoint)
-    tok = inputs.tokenizer(config, specs.get(config.model.name))
-    around = framing.of(config, path)
-    model = arms.load(config, str(path), arm.step, tok)
-    voices = [Voice(arm.name, model, config)]
-    if beside and arm != BASE:
-        base = _base(config, str(path), tok, model)
-        voices.append(Voice(BASE.name, base, config))
-    print(opening(config, path, arm, [voice.name for voice in voices], around, system))
-    return {"exchanges": list(_exchanges(config, voices, around, system))}
 
 
 def opening(
@@ -140,7 +105,7 @@ def opening(
     return "\n".join(lines)
 
 
-def _exchanges(
+def exchanges(
     config: ConfigDict, voices: list[Voice], around: Framing, system: str
 ) -> Iterator[dict[str, Any]]:
     """What was asked and answered, until the input ends."""
@@ -166,13 +131,6 @@ def _exchanges(
                 print(HELP)
             else:
                 print(f"no command /{command[1]}; /help lists them")
-
-
-def _base(config: ConfigDict, workdir: str, tok: Tokenizer, tuned: harness.Model) -> harness.Model:
-    """The model before tuning: where nothing but new adapters was tuned, the same weights."""
-    if config.lora.rank and not config.lora.start:
-        return dataclasses.replace(tuned, trainable={})
-    return arms.load(config, workdir, None, tok)
 
 
 def _lines() -> Iterator[str]:

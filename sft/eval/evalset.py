@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from sft import hosts, sets, sources
-from sft.config_text import strings
+from sft.config.text import strings
 from sft.data.conversation import Conversation
-from sft.data.tokenizer import Tokenizer
+from sft.data.sets import loading, sources
+from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.eval import limits, metrics
 from sft.eval.metrics import labels as label_metrics
 from sft.eval.metrics.match import canonical
 from sft.model.specs import Spec
+from sft.run import hosts
 
 EXPECTED = "expected"  # of config.eval.labels: those of the data
 TRAINING, ITSELF = "training", "set"  # where a majority is from
@@ -36,7 +37,7 @@ class EvalSet:
         answers are not labels.
     """
 
-    split: sets.Split
+    split: loading.Split
     labels: tuple[str, ...] = ()
     majority: str | None = None
     known_from: str = ITSELF
@@ -59,14 +60,14 @@ def load(
     Raises:
       UserError: as ``sets.tests`` and ``checked``.
     """
-    return checked(config, spec, tok, sets.tests(config, spec, tok), train)
+    return checked(config, spec, tok, loading.tests(config, spec, tok), train)
 
 
 def checked(
     config: ConfigDict,
     spec: Spec,
     tok: Tokenizer,
-    splits: Mapping[str, sets.Split],
+    splits: Mapping[str, loading.Split],
     train: Sequence[Conversation] | None = None,
     what: str = "test",
 ) -> dict[str, EvalSet]:
@@ -92,7 +93,7 @@ def checked(
     return found
 
 
-def asked(config: ConfigDict, split: sets.Split) -> list[Conversation]:
+def asked(config: ConfigDict, split: loading.Split) -> list[Conversation]:
     """The rows that are answered."""
     return split.conversations[: config.eval.max_examples or None]
 
@@ -102,14 +103,14 @@ def expected(conversations: Sequence[Conversation]) -> list[str]:
     return [conversation.turns[-1].text for conversation in conversations]
 
 
-def _is_labelled(config: ConfigDict, split: sets.Split) -> bool:
+def _is_labelled(config: ConfigDict, split: loading.Split) -> bool:
     """Whether the answers are labels: few, as ``accuracy`` asks for, and each for two rows."""
     counts = _counted(config, asked(config, split))
     few = len(counts) * 2 <= counts.total()
     return few and not label_metrics.too_many(len(counts), counts.total())
 
 
-def _of(config: ConfigDict, name: str, split: sets.Split, train: Counter[str] | None) -> EvalSet:
+def _of(config: ConfigDict, name: str, split: loading.Split, train: Counter[str] | None) -> EvalSet:
     labels = _labels(config, name, split, train)
     if not labels and not _is_labelled(config, split):
         return EvalSet(split)
@@ -122,7 +123,7 @@ def _of(config: ConfigDict, name: str, split: sets.Split, train: Counter[str] | 
 
 
 def _labels(
-    config: ConfigDict, name: str, split: sets.Split, train: Counter[str] | None
+    config: ConfigDict, name: str, split: loading.Split, train: Counter[str] | None
 ) -> tuple[str, ...]:
     given = [canonical(label) for label in strings(config.eval.labels)]
     if not given:
@@ -166,7 +167,7 @@ def _training(config: ConfigDict, spec: Spec, tok: Tokenizer) -> Counter[str] | 
     if not config.data.train:
         return None
     try:
-        rows = sources.read(config, ["train"], sets.clusters(config, spec, tok))["train"]
+        rows = sources.read(config, ["train"], loading.clusters(config, spec, tok))["train"]
     except UserError as error:
         if hosts.is_first():
             said = "warning: the labels are those of the evaluated sets alone: "

@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sft import display
 from sft.eval.metrics.folding import SPACED_LETTER, normalised
 from sft.eval.metrics.match import canonical
+from sft.run import display
 
 _SAID = {
     "empty": "empty",

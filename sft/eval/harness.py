@@ -11,22 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import sets
-from sft.config_text import strings
+from sft.config.text import strings
+from sft.data.batches.examples import Examples
 from sft.data.conversation import Conversation
-from sft.data.examples import Examples
-from sft.data.tokenizer import Tokenizer
+from sft.data.sets import loading
+from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.eval import constant, faults, metrics, ranking, scores, stats
 from sft.eval.evalset import EvalSet, asked, expected
 from sft.eval.metrics.match import is_exact as exact_match
 from sft.eval.shots import Shots
-from sft.model import generate
+from sft.model.decode import generate
 from sft.model.specs import Spec
-from sft.progress import Progress
+from sft.run.directory import write_text
+from sft.run.progress import Progress
 from sft.train import validation
 from sft.train.steps import Steps
 from sft.types import Tree
-from sft.workdir import write_text
 
 PutShots = Callable[[Sequence[Conversation]], Shots]  # examples in front of each prompt
 
@@ -112,7 +112,7 @@ def sample(
     )
 
 
-def signatures(config: ConfigDict, split: sets.Split) -> list[tuple[str, str | None]]:
+def signatures(config: ConfigDict, split: loading.Split) -> list[tuple[str, str | None]]:
     """Names of the metrics and their settings, some of which are not in the configuration."""
     found = metrics.of(config, expected(split.conversations))
     return [(name, metric.signature) for name, metric in found.items()]
@@ -132,10 +132,10 @@ def score(
     if put_shots:
         shots = put_shots(rows)
         rows, more = shots.conversations, {"shots": shots.report}
-        examples = sets.encode_answers(config, model.spec, model.tokenizer, rows)
+        examples = loading.encode_answers(config, model.spec, model.tokenizer, rows)
         longest = int(examples.lengths.max())
     scored = _likelihood(model, config, examples, longest)
-    prompts = sets.prompts(config, model.spec, model.tokenizer, rows)
+    prompts = loading.prompts(config, model.spec, model.tokenizer, rows)
     found = [
         {"source": row.source, "prompt": row.turns[-2].text}
         | answered
@@ -254,7 +254,7 @@ def generated(
 ) -> dict[str, float]:
     """The metrics of answers to these prompts alone, and the share of those that the cap ended: no
     loss, no intervals."""
-    prompts = sets.prompts(config, model.spec, model.tokenizer, conversations)
+    prompts = loading.prompts(config, model.spec, model.tokenizer, conversations)
     rows = [
         answered | ranks
         for answered, ranks in zip(

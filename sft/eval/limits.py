@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from sft import display, hosts
-from sft.config_text import strings
-from sft.data.tokenizer import Tokenizer
+from sft.config.text import strings
+from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.eval import metrics
+from sft.run import display, hosts
 
 # Metrics that are 0 for every answer that is not there to its end. Others give part of the credit,
 # or, as exact_match_normalised and json_valid do, can be content with a shorter answer.

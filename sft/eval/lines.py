@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sft import display
 from sft.eval import faults
+from sft.run import display
 
 Result = Mapping[str, Any]
 

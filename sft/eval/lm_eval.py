@@ -27,14 +27,18 @@ from lm_eval.models.utils import postprocess_generated_text as cut
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import inputs, sets
-from sft import workdir as workdirs
-from sft.data import chat, pipeline
+from sft import session
+from sft.data.batches import pipeline
+from sft.data.chat import encoding
 from sft.data.conversation import Turn
+from sft.data.sets import loading
 from sft.errors import UserError
 from sft.eval import arms, harness
-from sft.model import generate, sharding, specs
-from sft.progress import Progress
+from sft.mesh import sharding
+from sft.model import specs
+from sft.model.decode import generate
+from sft.run import directory as workdirs
+from sft.run.progress import Progress
 from sft.train import validation
 
 BUCKET = 32  # positions: requests are padded to a multiple of it
@@ -58,7 +62,7 @@ class Gemma(TemplateLM):
         self.model, self.config = model, config
         self.max_length = max_length or specs.CONTEXT[model.spec.family]
         self.max_gen_toks = 256  # where a task does not say; as in the Hugging Face backend
-        self._format = sets.chat_format(config, model.spec)
+        self._format = loading.chat_format(config, model.spec)
         self._is_chat = False
 
     @classmethod
@@ -100,7 +104,7 @@ class Gemma(TemplateLM):
         cls, config: ConfigDict, workdir: str, step: int | None, max_length: int | None = None
     ) -> "Gemma":
         """The checkpoint of that step, ``None`` = the base model."""
-        tok = inputs.tokenizer(config, specs.get(config.model.name))
+        tok = session.tokenizer(config, specs.get(config.model.name))
         return cls(arms.load(config, workdir, step, tok), config, max_length)
 
     # Texts.
@@ -122,9 +126,9 @@ class Gemma(TemplateLM):
         """What a conversation looks like, as lm-eval writes it into its results; none if off."""
         if not chat_template:
             return None
-        return chat.spell(
+        return encoding.spell(
             [Turn("user", "{user}")], "{system}", self.model.tokenizer, self._format
-        ).replace(chat.MARK, "")
+        ).replace(encoding.MARK, "")
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
@@ -139,16 +143,16 @@ class Gemma(TemplateLM):
         if history and history[0]["role"] == "system":
             system = history.pop(0)["content"]
         if history and not add_generation_prompt:
-            started = history.pop()["content"].lstrip().replace(chat.MARK, "")
+            started = history.pop()["content"].lstrip().replace(encoding.MARK, "")
         roles = {"user": "user", "assistant": "model"}
         turns = [Turn(roles.get(m["role"], m["role"]), m["content"]) for m in history]
-        return chat.spell(turns, system, self.model.tokenizer, self._format) + started
+        return encoding.spell(turns, system, self.model.tokenizer, self._format) + started
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
         tok = self.model.tokenizer
-        ids = chat.unspell(string, tok) if self._is_chat else tok.encode(string)
+        ids = encoding.unspell(string, tok) if self._is_chat else tok.encode(string)
         return ids if add_special_tokens is False else [tok.bos_id, *ids]
 
     # Scores.
@@ -168,7 +172,7 @@ class Gemma(TemplateLM):
         while order:
             length, rows = self._shape(len(examples[order[0]].tokens) - 1)
             chosen, order = order[:rows], order[rows:]
-            blank: list[list[chat.Example]] = [[]] * (rows - len(chosen))
+            blank: list[list[encoding.Example]] = [[]] * (rows - len(chosen))
             batch = pipeline.make_batch([[examples[i]] for i in chosen] + blank, length)
             steps, model = self.model.steps, self.model
             placed = validation.place(batch, steps)
@@ -182,12 +186,12 @@ class Gemma(TemplateLM):
         progress.close()
         return answers
 
-    def _example(self, context: list[int], continuation: list[int]) -> chat.Example:
+    def _example(self, context: list[int], continuation: list[int]) -> encoding.Example:
         """A request as a training example whose continuation is the answer."""
         ids = np.array((context + continuation)[-(self.max_length + 1) :], np.int32)
-        kinds = np.full(len(ids), chat.PROMPT, np.uint8)
-        kinds[len(ids) - len(continuation) :] = chat.ANSWER
-        return chat.Example(ids, kinds)
+        kinds = np.full(len(ids), encoding.PROMPT, np.uint8)
+        kinds[len(ids) - len(continuation) :] = encoding.ANSWER
+        return encoding.Example(ids, kinds)
 
     def _shape(self, positions: int) -> tuple[int, int]:
         """Length of the rows of a batch, and their number: few different ones."""

@@ -1,4 +1,4 @@
-"""``sft data mine``: how hard every training row is for a model, and subsets by it.
+"""How hard every training row is for a model, and subsets by it.
 
 Where the base model fails is what tuning is for: such examples belong into training, and *other*
 such examples into evaluation, to see whether what was learnt carries over.
@@ -6,7 +6,6 @@ such examples into evaluation, to see whether what was learnt carries over.
 
 import hashlib
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import display, inputs, sets, training_set
-from sft import workdir as workdirs
-from sft.data import records
+from sft import session
+from sft.data.read import records
+from sft.data.sets import loading, training
 from sft.errors import UserError
 from sft.eval import arms, evalset, harness, limits, metrics, subset
 from sft.model import specs
+from sft.run import directory as workdirs
 from sft.train import validation
 
+Parts = dict[str, list[records.Conversation]]
 _SELECTION = ("select", "share", "low", "high", "per_category", "evaluate")  # change no score
 
 
-def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
+def mine(config: ConfigDict, workdir: str, checkpoint: str) -> tuple[dict[str, Any], Parts]:
     """Writes ``mine/<arm>.{ranked,train,evaluate}.jsonl`` and ``<arm>.summary.json``.
 
     The rows are scored as they are in the files, without augmented copies, and cut as in training.
@@ -35,7 +36,7 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
       checkpoint: ``base``, ``best``, ``latest`` or a step.
 
     Returns:
-      The summary.
+      The summary, and the chosen rows to train on and to evaluate.
 
     Raises:
       UserError: bad training data, a selection without rows or without rows to train on.
@@ -45,9 +46,9 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
     config = config.copy_and_resolve_references()
     config.data.augment.copies = 0
     spec = specs.get(config.model.name)
-    tok = inputs.tokenizer(config, spec)
-    training_set.required(config, ["train"])
-    split = training_set.alone(config, spec, tok, path / "data")
+    tok = session.tokenizer(config, spec)
+    training.required(config, ["train"])
+    split = training.alone(config, spec, tok, path / "data")
     # How many rows are chosen does not depend on their scores: refuse before the long work.
     subset.choose([_about(row) | {"loss": 0.0} for row in split.conversations], config)
     if config.mine.exact_match:
@@ -76,12 +77,10 @@ def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
         | {"selection": {key: config.mine[key] for key in _SELECTION}}
     )
     workdirs.write_json(here / f"{arm}.summary.json", summary)
-    print(_table(summary))
-    print(_next(here, arm, config, parts))
-    return summary
+    return summary, parts
 
 
-def score(model: harness.Model, config: ConfigDict, split: sets.Split) -> list[dict[str, Any]]:
+def score(model: harness.Model, config: ConfigDict, split: loading.Split) -> list[dict[str, Any]]:
     """One row for each conversation of the set, in order.
 
     ``loss`` is in nats per trained token. ``exact_match``, ``predicted`` and ``cut`` (whether it
@@ -115,7 +114,7 @@ def score(model: harness.Model, config: ConfigDict, split: sets.Split) -> list[d
                 f"number. Check config.model.weights and the checkpoint."
             )
     if config.mine.exact_match:
-        prompts = sets.prompts(config, model.spec, model.tokenizer, split.conversations)
+        prompts = loading.prompts(config, model.spec, model.tokenizer, split.conversations)
         answers, look = harness.answer(model, config, prompts), metrics.looks_at(config)
         for row, conversation, predicted in zip(rows, split.conversations, answers, strict=True):
             pair = look(predicted.text), look(conversation.turns[-1].text)
@@ -128,7 +127,7 @@ def _about(row: records.Conversation) -> dict[str, Any]:
     return {key: getattr(row, key) for key in ("source", "origin", "group", "category")}
 
 
-def _fingerprint(config: ConfigDict, arm: str, step: int | None, split: sets.Split) -> str:
+def _fingerprint(config: ConfigDict, arm: str, step: int | None, split: loading.Split) -> str:
     """Of everything that could change the scores or what is told of the rows."""
     plain = config.copy_and_resolve_references()
     for key in _SELECTION:
@@ -142,7 +141,7 @@ def _fingerprint(config: ConfigDict, arm: str, step: int | None, split: sets.Spl
 
 
 def _stored(
-    here: Path, arm: str, fingerprint: str, split: sets.Split
+    here: Path, arm: str, fingerprint: str, split: loading.Split
 ) -> list[dict[str, Any]] | None:
     """The scored rows of an earlier call, in the order of the set, if they are what is wanted."""
     summary, ranked = here / f"{arm}.summary.json", here / f"{arm}.ranked.jsonl"
@@ -169,22 +168,22 @@ def _write_scores(here: Path, summary: dict[str, Any], rows: list[dict[str, Any]
     workdirs.write_json(here / f"{arm}.summary.json", summary)
 
 
-def _write_parts(here: Path, arm: str, parts: dict[str, list[records.Conversation]]) -> None:
+def _write_parts(here: Path, arm: str, parts: Parts) -> None:
     paths = {name: here / f"{arm}.{name}.jsonl" for name in parts}
     for path in paths.values():  # two selections must not lie side by side
         path.unlink(missing_ok=True)
-    columns = _columns(parts)
+    added = columns(parts)
     for name, conversations in parts.items():
         if conversations:
             rows = [
                 records.gemini_row(conversation)
-                | {column: getattr(conversation, column) for column in columns}
+                | {column: getattr(conversation, column) for column in added}
                 for conversation in conversations
             ]
             _write_jsonl(paths[name], rows)
 
 
-def _columns(parts: dict[str, list[records.Conversation]]) -> list[str]:
+def columns(parts: Parts) -> list[str]:
     """Those that some row has a value for. A column that is read must be in every row."""
     rows = [row for part in parts.values() for row in part]
     return [key for key in ("group", "category") if any(getattr(row, key) for row in rows)]
@@ -193,57 +192,3 @@ def _columns(parts: dict[str, list[records.Conversation]]) -> list[str]:
 def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     workdirs.write_text(path, "".join(lines))
-
-
-def _table(summary: dict[str, Any]) -> str:
-    """The distribution of the loss over rows, and how the chosen ones differ."""
-    kinds = {"": {"all rows": summary["all"]}}
-    kinds |= {name: summary[name] for name in ("categories", "origins") if len(summary[name]) > 1}
-    kinds[" "] = {"chosen": summary["chosen"]}
-    lines = [f"{summary['arm']}: loss of {summary['data']}, nats per trained token"]
-    heads = ("rows", "mean", "p10", "median", "p90", "max", "accuracy")
-    lines.append(f"{'':<28}" + "".join(f"{head:>9}" for head in heads))
-    for found in kinds.values():
-        for name, numbers in found.items():
-            label = name or "(none)"
-            label = label if len(label) <= 26 else f"…{label[-25:]}"
-            values = [numbers["loss"], *numbers["quantiles"].values(), numbers["token_accuracy"]]
-            lines.append(
-                f"{label:<28}{numbers['count']:>9,}" + "".join(f"{v:>9.4f}" for v in values)
-            )
-    if "exact_match" in summary["all"]:
-        shares = [display.share(summary[name]["exact_match"]) for name in ("all", "chosen")]
-        lines.append("exact match {} of all rows, {} of the chosen".format(*shares))
-        cut = display.share(summary["all"]["cut"])
-        lines.append(f"answers cut at config.eval.max_new_tokens: {cut} of all rows")
-    return "\n".join(lines)
-
-
-def _next(
-    here: Path, arm: str, config: ConfigDict, parts: dict[str, list[records.Conversation]]
-) -> str:
-    """What was written, and how to use it."""
-    lines = [f"wrote {here / f'{arm}.ranked.jsonl'} and {arm}.summary.json"]
-    words = []
-    for name, key in (("train", "data.train"), ("evaluate", "data.test")):
-        if parts[name]:
-            path = here / f"{arm}.{name}.jsonl"
-            lines.append(f"wrote {path}: {len(parts[name])} rows")
-            words.append(f"--config.{key}={path}")
-    # What the reading added to a row is in it now, and must not be added again.
-    cleared = ("container", "group", "group_regex", "category", "instruction", "template")
-    reading = dict.fromkeys(cleared, "") | {key: key for key in _columns(parts)}
-    words += [
-        f"--config.data.reading.{key}={value}"
-        for key, value in reading.items()
-        if value != config.data.reading[key]
-    ]
-    if parts["evaluate"] and config.data.split.test:
-        words.append("--config.data.split.test=0.0")
-    lines.append(f"next: sft train with a new --workdir and {shlex.join(words)}")
-    if parts["evaluate"]:
-        lines.append(
-            f"The rows of {arm}.evaluate.jsonl are in the training files too: do not train on "
-            "those beside it."
-        )
-    return "\n".join(lines)

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft.data.chat import ANSWER, PROMPT, Example
-from sft.data.tokenizer import Tokenizer
+from sft.data.chat.encoding import ANSWER, PROMPT, Example
+from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.train import validation
 from sft.train.steps import Steps
 from sft.types import Tree

@@ -9,12 +9,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import config_effects as effects
-from sft import hosts
-from sft import workdir as workdirs
+from sft.config import effects
 from sft.eval import baseline, harness, lines, metrics
 from sft.eval.arms import Arm
 from sft.eval.evalset import EvalSet
+from sft.run import directory as workdirs
+from sft.run import hosts
 
 Result = dict[str, Any]
 # Of settings that can change a score.

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 from ml_collections import ConfigDict
 
-from sft import sets
 from sft.data.conversation import Conversation
 from sft.data.dedup import normal
-from sft.data.tokenizer import Tokenizer
+from sft.data.sets import loading
+from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.model.specs import Spec
 
@@ -72,7 +72,7 @@ def put(
         kept = k
         while kept:
             whole = before(drawn[:kept], conversation)
-            if len(sets.prompts(config, spec, tok, [whole])[0]) <= limit:
+            if len(loading.prompts(config, spec, tok, [whole])[0]) <= limit:
                 break
             kept -= 1
         made.append(before(drawn[:kept], conversation))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import sources
-from sft.data import records, splits
+from sft.data.read import records
+from sft.data.sets import sources, splits
 from sft.errors import UserError
 
 QUANTILES = (0.1, 0.5, 0.9, 1.0)

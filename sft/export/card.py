@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sft import display
 from sft.eval import lines as result_lines
 from sft.export import public, use, verify
 from sft.export.base import Base
@@ -16,6 +15,7 @@ from sft.export.verify import Difference
 from sft.report import findings, scores
 from sft.report.diagnosis import diagnose
 from sft.report.load import Record, Run, load_run
+from sft.run import display
 
 NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "

@@ -1,4 +1,4 @@
-"""The chat template of an export: ``sft.data.chat`` and the framing of training, as Jinja.
+"""The chat template of an export: ``sft.data.chat.encoding`` and the framing of training, as Jinja.
 
 Whatever renders it (Transformers, vLLM, llama.cpp) sends the ids that training used. Written
 without filters and tests that only Python's Jinja has.
@@ -8,9 +8,9 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sft.data.chat import FORMATS, Format
-from sft.data.tokenizer import UNKNOWN, Tokenizer
-from sft.framing import NOTHING, Framing
+from sft.data.chat.encoding import FORMATS, Format
+from sft.data.sets.framing import NOTHING, Framing
+from sft.data.tokenizer.sentencepiece import UNKNOWN, Tokenizer
 
 _TEMPLATE = string.Template("""\
 {{ bos_token }}

@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sft.data.tokenizer import from_gguf, gguf_metadata
+from sft.data.tokenizer.sentencepiece import from_gguf, gguf_metadata
 from sft.errors import UserError
 from sft.export import gguf, hub, official, peft, tokenizer, use, verify
 from sft.export.tuned import Tuned
 from sft.export.verify import Difference
 from sft.model import weights
-from sft.model.peft import read as read_peft
 from sft.model.weights import gguf as reader
+from sft.model.weights.peft import read as read_peft
 from sft.types import Tree
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sft.data.tokenizer import CONTROL, UNUSED, USER_DEFINED, Tokenizer
+from sft.data.tokenizer.sentencepiece import CONTROL, UNUSED, USER_DEFINED, Tokenizer
 from sft.errors import UserError
 from sft.export import hub, modelfile
 from sft.export.tokenizer import SPACE
 from sft.export.tuned import Tuned, check_held
-from sft.model import lora, peft
+from sft.model import lora
 from sft.model.specs import Spec
-from sft.model.weights import linear
+from sft.model.weights import linear, peft
 from sft.model.weights.gguf import NAMES
 from sft.types import Tree
 

@@ -7,9 +7,9 @@ and into ``SYSTEM`` only where it keeps them.
 
 import string
 
-from sft.config_text import strings
+from sft.config.text import strings
+from sft.data.sets.framing import NOTHING, Framing
 from sft.export.tuned import Tuned
-from sft.framing import NOTHING, Framing
 
 _TURNS = string.Template("""\
 {{- $$system := .System }}$opening$system_turn\

@@ -1,11 +1,11 @@
-"""Adapters for PEFT; how they are laid out is in ``sft.model.peft``."""
+"""Adapters for PEFT; how they are laid out is in ``sft.model.weights.peft``."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from sft.export.tuned import Tuned
-from sft.model.peft import CONFIG, FILE, MODULES, tensors
+from sft.model.weights.peft import CONFIG, FILE, MODULES, tensors
 
 
 def write(tuned: Tuned, folder: Path, base: str) -> None:

@@ -10,14 +10,14 @@ Transformers' own conversion of a ``tokenizer.model`` loses runs of spaces and `
 
 So a text is cut as by SentencePiece, but that control pieces written out in it are control, which
 the chat template relies on. What comes from users must be cleaned of them first; ``sft`` itself
-never reads them in text (``sft.data.tokenizer``).
+never reads them in text (``sft.data.tokenizer.sentencepiece``).
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from sft.data.tokenizer import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer
+from sft.data.tokenizer.sentencepiece import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer
 from sft.export import chat_template
 
 SPACE = "▁"

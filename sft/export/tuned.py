@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import framing, inputs, sets
-from sft.data import chat
-from sft.data.tokenizer import Tokenizer
+from sft import session
+from sft.data.chat import encoding
+from sft.data.sets import framing, loading
+from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.eval import arms
 from sft.eval.arms import Arm
@@ -70,11 +71,11 @@ class Tuned:
     @property
     def format_name(self) -> str:
         """Of the turns of training: ``config.data.chat``, or the model's own."""
-        return sets.chat_format(self.config, self.spec)
+        return loading.chat_format(self.config, self.spec)
 
     @property
-    def format(self) -> chat.Format:
-        return chat.FORMATS[self.format_name]
+    def format(self) -> encoding.Format:
+        return encoding.FORMATS[self.format_name]
 
     @property
     def chat_template(self) -> str:
@@ -139,7 +140,7 @@ def load(config: ConfigDict, path: Path, checkpoint: str) -> Tuned:
     """
     arm = arms.which(path, config, checkpoint)
     spec = specs.get(config.model.name)
-    tokenizer = inputs.tokenizer(config, spec)
+    tokenizer = session.tokenizer(config, spec)
     model = arms.load(config, str(path), arm.step, tokenizer)
     params, adapters = model.steps.model(model.trainable, model.frozen)
     options = dataclasses.replace(model.steps.options, remat="none", attention="reference")
@@ -147,6 +148,6 @@ def load(config: ConfigDict, path: Path, checkpoint: str) -> Tuned:
     placed = model.steps.params_sharding
 
     def base() -> Tree:
-        return params if adapters else inputs.params(config, spec, placed)
+        return params if adapters else session.params(config, spec, placed)
 
     return Tuned(config, path, arm, spec, tokenizer, params, adapters, options, base, placed)

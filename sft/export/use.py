@@ -4,13 +4,13 @@ import json
 import re
 from collections.abc import Callable
 
-from sft.config_text import strings
-from sft.data import chat
+from sft.config.text import strings
+from sft.data.chat import encoding
 from sft.data.conversation import Turn
+from sft.data.sets.framing import NOTHING
 from sft.export import official
 from sft.export.base import PLACEHOLDER, Base
 from sft.export.tuned import Tuned
-from sft.framing import NOTHING
 
 Use = Callable[[Tuned, Base], str]  # markdown
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes for --max-lora-rank
@@ -173,8 +173,8 @@ def _assigned(tuned: Tuned, bos: str = "") -> str:
     """Lines of Python that make the prompt of one question; most libraries put ``<bos>`` first."""
     framing = tuned.framing
     turns = [Turn("user", framing.prompt(_QUESTION))]
-    text = chat.spell(turns, framing.system or None, tuned.tokenizer, tuned.format_name)
-    pieces = (bos + text.replace(chat.MARK, "")).split(_QUESTION)
+    text = encoding.spell(turns, framing.system or None, tuned.tokenizer, tuned.format_name)
+    pieces = (bos + text.replace(encoding.MARK, "")).split(_QUESTION)
     shown = (json.dumps(piece, ensure_ascii=False) for piece in pieces)
     return 'question = "..."\nprompt = ' + " + question + ".join(shown)
 

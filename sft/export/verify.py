@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sft.data import chat
+from sft.data.chat import encoding
 from sft.data.conversation import Conversation, Turn
-from sft.data.tokenizer import Tokenizer
+from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.export import chat_template
 from sft.export.tuned import Tuned
@@ -76,7 +76,7 @@ def prompts(tuned: Tuned) -> list[list[int]]:
     found = [[tok.bos_id, *tok.encode(text)] for text in _PLAIN]
     said = Conversation(turns=(Turn("user", "Wie spät ist es?"),), system=None, source="verify")
     format_ = tuned.config.data.chat or tuned.spec.family
-    found.append([int(i) for i in chat.encode_prompt(said, tok, format_)])
+    found.append([int(i) for i in encoding.encode_prompt(said, tok, format_)])
     random = np.random.default_rng(0).integers(4, tok.vocab_size, 64)
     found.append([tok.bos_id, *map(int, random)])
     return [ids[:_LENGTH] for ids in found]
@@ -212,7 +212,7 @@ def check_chat(tuned: Tuned, file: Path) -> None:
         turns = [Turn(("user", "model")[i % 2], text) for i, text in enumerate(texts)]
         turns[0] = Turn("user", tuned.framing.prompt(texts[0]))
         asked = Conversation(tuple(turns), system or tuned.framing.system or None, "verify")
-        ids = chat.encode_prompt(asked, tuned.tokenizer, tuned.format_name).tolist()
+        ids = encoding.encode_prompt(asked, tuned.tokenizer, tuned.format_name).tolist()
         messages = [{"role": "system", "content": system}] if system else []
         messages += [
             {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)

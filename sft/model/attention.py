@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from sft.errors import UserError
+from sft.mesh.sharding import ROWS, P, whole_rows
 from sft.model.ops import product
-from sft.model.sharding import ROWS, P, whole_rows
 from sft.model.specs import Spec
 from sft.types import Array
 

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from sft.model import attention, dora, lora, sharding
+from sft.mesh import sharding
+from sft.model import attention, dora, lora
 from sft.model.ops import angles, geglu, product, rms_norm, rotate
 from sft.model.specs import Spec
 from sft.types import Array, Tree

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from sft.errors import UserError
-from sft.topology import Slice
+from sft.mesh.slices import Slice
 
 if TYPE_CHECKING:
     import jax
@@ -128,7 +128,7 @@ def compile_step(config: ConfigDict, spec: "Spec", slice_: Slice) -> Compiled:
       NoFit: the compiler says that memory does not suffice.
       UserError: a mesh that does not suit the slice, the batch or the model.
     """
-    from sft.model import sharding
+    from sft.mesh import sharding
     from sft.train import optim
     from sft.train.steps import make_steps
 

@@ -2,9 +2,9 @@
 between slices.
 
 Williams et al. 2009 (doi:10.1145/1498765.1498785), with more roofs. Each is a lower bound at the
-peak rates of ``sft.topology``, as if all overlapped perfectly and every device did as much; none of
-it was measured on a TPU. What remat = host moves to the host and back is not counted: the rate is
-not documented.
+peak rates of ``sft.mesh.slices``, as if all overlapped perfectly and every device did as much; none
+of it was measured on a TPU. What remat = host moves to the host and back is not counted: the rate
+is not documented.
 """
 
 import dataclasses
@@ -12,11 +12,11 @@ import math
 
 from ml_collections import ConfigDict
 
-from sft import layout
-from sft.layout import Layout
+from sft.mesh import axes
+from sft.mesh.axes import Layout
+from sft.mesh.slices import Slice
 from sft.model import flops, lora
 from sft.model.specs import Spec
-from sft.topology import Slice
 
 FLOAT32 = 4
 
@@ -47,7 +47,7 @@ def seconds(
     """
     rows, length = config.train.batch_size, config.data.max_length
     counted = flops.train_step(spec, config, rows, length, trained_share * rows * length)
-    parts = layout.of(config, slice_.devices, slice_.count)
+    parts = axes.of(config, slice_.devices, slice_.count)
     moved = traffic(spec, config, parts, trained_share)
     peak = slice_.generation
     roofs = {

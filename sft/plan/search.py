@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 from ml_collections import ConfigDict
 
-from sft import layout, topology
 from sft.errors import UserError
-from sft.topology import Slice
+from sft.mesh import axes, slices
+from sft.mesh.slices import Slice
 
 REMAT = ("none", "projections", "layer")  # least memory last
 LANES = 128  # parts of a row must be a multiple of it: see sft.model.attention
@@ -72,7 +72,7 @@ def search(config: ConfigDict, slice_: Slice, first: Outcome, attempt: Attempt) 
         yield tried
         if tried.outcome.fits:
             return
-    for larger in topology.larger(slice_):
+    for larger in slices.larger(slice_):
         changes = kept | spread(_changed(config, kept), larger)
         tried = _try(config, larger, changes, attempt)
         yield tried
@@ -99,7 +99,7 @@ def _worse(outcome: Outcome, than: Outcome) -> bool:
 
 
 def _microbatches(config: ConfigDict, slice_: Slice) -> Iterator[Changes]:
-    rows = config.train.batch_size // layout.unchecked(config, slice_.devices).groups
+    rows = config.train.batch_size // axes.unchecked(config, slice_.devices).groups
     parts = config.train.microbatches * 2
     while parts <= rows and rows % parts == 0:
         yield {"train.microbatches": parts}

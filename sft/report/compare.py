@@ -5,12 +5,12 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sft import display
 from sft.eval.metrics import LIKELIHOOD
 from sft.eval.verdict import SIGNIFICANT
 from sft.report import findings, scores
 from sft.report.load import Record, Run
 from sft.report.scores import Change
+from sft.run import display
 
 _PROMPT_KEYS = ("data.reading.", "data.sources.", "data.eval_on", "data.chat", "eval.shots")
 _MODEL_KEYS = ("model.name", "model.tokenizer", "data.chat")  # what makes text other tokens

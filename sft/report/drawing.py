@@ -22,7 +22,7 @@ _RUNS = {f"#0505{i:02d}": f"run{i}" for i in range(6)}
 _COLOURS |= _RUNS
 RUNS = tuple(_RUNS)
 MARKERS = "osD^vP"
-_SHEETS = Path(__file__).parents[1] / "page.css", Path(__file__).with_name("style.css")
+_SHEETS = Path(__file__).with_name("page.css"), Path(__file__).with_name("style.css")
 _XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
 _NAME = 80  # characters of a file's name
 

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sft import display
 from sft.report import compare, plots, points, scores, sweep
 from sft.report.diagnosis import history
 from sft.report.drawing import Drawing, distinct_name
 from sft.report.load import Record, Run
-from sft.workdir import write_text
+from sft.run import display
+from sft.run.directory import write_text
 
 _LOSS, _ACCURACY = "loss (nats per trained token)", "token accuracy"
 _ALWAYS = ("loss", "token_accuracy")

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from sft import display
 from sft.eval import lines
 from sft.report import scores
 from sft.report.load import Record, Run
+from sft.run import display
 
 SAMPLES = 5  # of the wrong and of the right answers, per set
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from sft import display, progress, template
 from sft.eval import seeds
 from sft.report import (
     answers,
@@ -21,11 +20,13 @@ from sft.report import (
     scores,
     suites,
     sweep,
+    template,
 )
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.figures import Figures
 from sft.report.load import Record, Run
 from sft.report.scores import Score
+from sft.run import display, progress
 
 
 def render(

@@ -11,7 +11,7 @@ from typing import Any
 from sft.errors import UserError
 from sft.report import shapes
 from sft.report.shapes import Fields
-from sft.workdir import path_of
+from sft.run.directory import path_of
 
 Record = dict[str, Any]
 

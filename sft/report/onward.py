@@ -2,11 +2,11 @@
 
 import shlex
 
-from sft import bucket, display
 from sft.report import scores
 from sft.report.compare import Comparison, Entry
 from sft.report.load import Run
 from sft.report.sweep import Sweep
+from sft.run import bucket, display
 
 Todo = dict[str, str]  # by command, what it is for
 

@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from sft import display
 from sft.report import drawing, scales
 from sft.report.drawing import FAINT, INK, TRAIN, VALIDATION, Drawing
 from sft.report.load import Record, Run
+from sft.run import display
 
 MANY, NAMED = 12, 6  # lines: with more than so many, only so few are told apart
 _APART = 8  # times the smallest loss of several runs: else a logarithmic axis

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sft import display
 from sft.report import drawing, scales
 from sft.report.drawing import FAINT, INK, VALIDATION, Drawing
+from sft.run import display
 
 _LONG = 44  # characters of a name over a point
 

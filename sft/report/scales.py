@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
-from sft import display
 from sft.report.drawing import FAINT, LEGEND, MARKERS, RUNS
+from sft.run import display
 
 FROM_ZERO = ("loss", "perplexity", "grad_norm", "learning_rate")
 OVER_DECADES = FROM_ZERO[:-1]  # logarithmic where the values are far apart

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from sft import config as configs
-from sft import display
 from sft.errors import UserError
 from sft.eval import stats
 from sft.eval.metrics import RANKED
 from sft.eval.verdict import Difference, verdict
 from sft.report.load import Record, Run
+from sft.run import display
 
 _LONG = 24  # characters of a label in a table
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sft import config as configs
-from sft import config_check
-from sft.config_effects import SOURCES
+from sft.config import check
+from sft.config.effects import SOURCES
 from sft.errors import UserError
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a pair of UTF-16: no text has it, no file can hold it
@@ -286,8 +286,8 @@ def _scoring_fault(values: dict[str, Any]) -> str | None:
     try:
         for key, value in values.items():
             if key == "seed" or key.startswith("eval."):
-                config_check.check_value(key, value)
-        config_check.check_metrics(configs.from_dict(values))
+                check.check_value(key, value)
+        check.check_metrics(configs.from_dict(values))
     except UserError as error:
         return str(error).rstrip(".")
     return None

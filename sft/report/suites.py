@@ -3,13 +3,13 @@
 import dataclasses
 from typing import Any
 
-from sft import display
 from sft.eval.suites import compare
 from sft.eval.suites.cases import KINDS
 from sft.eval.verdict import Difference
 from sft.report import scores
 from sft.report.load import Record, Run
 from sft.report.scores import Change
+from sft.run import display
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sft.report import compare, groups, scores, shapes
 from sft.report.groups import Group
 from sft.report.load import Run, damaged, load_run, named, read_bytes, read_object
 from sft.report.scores import Change
-from sft.workdir import path_of
+from sft.run.directory import path_of
 
 _NOT_TRAINING = ("eval.", "judge.", "mine.", "data.test", "train.keep_")
 _SHOWN = 40  # characters of a name that cannot be one

@@ -5,10 +5,10 @@ import io
 import math
 from typing import Any
 
-from sft import display
 from sft.report import sweep
 from sft.report.scores import Baseline
 from sft.report.sweep import Row, Sheet
+from sft.run import display
 
 
 def markdown(sheet: Sheet) -> str:

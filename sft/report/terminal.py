@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from sft import display
 from sft.eval import lines as result_lines
 from sft.report import compare, findings, groups, html, scores, suites, tables
 from sft.report.diagnosis import Diagnosis, diagnose
 from sft.report.load import Run
 from sft.report.scores import Score
+from sft.run import display
 
 
 def render(

@@ -16,10 +16,10 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from sft import bucket
 from sft.errors import UserError
+from sft.run import bucket
+from sft.run.directory import path_of
 from sft.types import TrainState
-from sft.workdir import path_of
 
 
 class Checkpoints:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from sft.model import sharding
-from sft.model.sharding import ROWS, P
+from sft.mesh import sharding
+from sft.mesh.sharding import ROWS, P
 from sft.types import Array
 
 BY_GROUP = P(None, (*ROWS, "sequence"))  # of anything that is [Q, G, …]

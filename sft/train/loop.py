@@ -9,10 +9,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import hosts, topology
-from sft.data import pipeline
-from sft.data.chat import Example
+from sft.data.batches import pipeline
+from sft.data.chat.encoding import Example
 from sft.errors import Preempted
+from sft.mesh import slices
+from sft.run import hosts
 from sft.train import optim, profile, selection, startup, validation
 from sft.train.checkpoint import Checkpoints
 from sft.train.meter import Meter
@@ -146,7 +147,7 @@ def _meter(
         config.train.log_every,
         devices=steps.batch_sharding.num_devices,
         flops_per_step=task.flops_per_step,
-        peak_flops=topology.peak_flops(validation.mesh_of(steps).devices.flat[0].device_kind),
+        peak_flops=slices.peak_flops(validation.mesh_of(steps).devices.flat[0].device_kind),
         on_first=functools.partial(startup.report_first_step, workdir),
         unlogged=unlogged,
     )

@@ -22,7 +22,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from sft.model import sharding
+from sft.mesh import sharding
 from sft.train import vocabulary
 from sft.train.cut import BY_GROUP, Cut, Positions, restored, trained_first
 from sft.types import Array, Sums

@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from sft import display, hosts
-from sft.data.pipeline import TrainPlan
+from sft.data.batches.pipeline import TrainPlan
 from sft.errors import UserError
-from sft.progress import Progress
-from sft.train import log, selection
+from sft.run import display, hosts, log
+from sft.run.progress import Progress
+from sft.train import selection
 from sft.types import Batch, Tree
 
 

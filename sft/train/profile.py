@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 
-from sft import bucket
+from sft.run import bucket
+from sft.run.directory import path_of, write_bytes
 from sft.types import Batch
-from sft.workdir import path_of, write_bytes
 
 FIRST, LAST = 3, 5  # steps of this process; the first compiles, the second may still settle
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sft import display
 from sft.errors import UserError
-from sft.train import log
-from sft.workdir import write_json
+from sft.run import display, log
+from sft.run.directory import write_json
 
 
 @dataclasses.dataclass(frozen=True)

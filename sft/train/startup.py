@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import jax
 from etils import epath
 
-from sft.model import adapted, peft, specs
+from sft.model import adapted, specs
+from sft.model.weights import peft
+from sft.run.directory import path_of, read_json, write_json
 from sft.types import TrainState, Tree
-from sft.workdir import path_of, read_json, write_json
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -33,7 +34,7 @@ def begin(config: "ConfigDict", steps: "Steps", params: Tree) -> tuple[TrainStat
       params: the pretrained weights.
 
     Raises:
-      UserError: see ``sft.model.peft.start``.
+      UserError: see ``sft.model.weights.peft.start``.
     """
     given = peft.start(config, specs.get(config.model.name)) if config.lora.start else None
     state, frozen = steps.init(jax.random.key(config.seed), params)

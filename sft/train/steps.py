@@ -13,7 +13,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from sft.model import attention, decoder, lora, sharding
+from sft.mesh import sharding
+from sft.model import attention, decoder, lora
 from sft.model.specs import Spec
 from sft.train import loss
 from sft.train.cut import Cut

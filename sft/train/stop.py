@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sft.signals import Signals
+from sft.run.signals import Signals
 
 
 class Stop(Signals):

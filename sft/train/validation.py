@@ -13,11 +13,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sft import hosts
-from sft.data import pipeline
-from sft.data.chat import ANSWER, END, PROMPT, SCAFFOLD, SYSTEM, Example
-from sft.model import sharding
-from sft.progress import Progress
+from sft.data.batches import pipeline
+from sft.data.chat.encoding import ANSWER, END, PROMPT, SCAFFOLD, SYSTEM, Example
+from sft.mesh import sharding
+from sft.run import hosts
+from sft.run.progress import Progress
 from sft.train.steps import Steps
 from sft.types import Batch, Tree
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sft.model.sharding import SHARED
+from sft.mesh.sharding import SHARED
 from sft.train.cut import Cut, Positions
 
 

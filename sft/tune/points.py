@@ -24,8 +24,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import inputs
-from sft.config_check import validate
+from sft import session
+from sft.config.check import validate
 from sft.errors import UserError
 
 LONGEST = 120  # characters of a name, which is a directory
@@ -84,7 +84,7 @@ def from_flags(given: Mapping[str, str]) -> list[Overrides]:
     for key, text in given.items():
         if key not in defaults:
             hint = configs.nearest(key)
-            raise UserError(f"--sweep.{key}: no such key.{hint} See sft/config.py.")
+            raise UserError(f"--sweep.{key}: no such key.{hint} See sft/config/__init__.py.")
         lists[key] = [_value(key, word, defaults[key]) for word in text.split(",")]
     return list(grid(lists))
 
@@ -182,7 +182,7 @@ def _point(config: ConfigDict, overrides: Overrides) -> Point:
     )
     validate(own)
     with contextlib.suppress(UserError):  # the weights may be elsewhere; its run will say
-        inputs.name_model(own, required=False)
+        session.name_model(own, required=False)
     return Point(name(overrides), overrides, own)
 
 

@@ -1,18 +1,15 @@
-"""``sft recommend``: what to start from for this data set and model, by the guide's table."""
+"""What to start from for this data set and model, by the guide's table."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import topology
-from sft.errors import UserError
+from sft.mesh import slices
 from sft.model import specs
 from sft.model.specs import Spec
 from sft.tune import table
-from sft.workdir import path_of, read_json, write_json
 
 ALPHA = 32.0  # of LoRA, whatever the rank: what the rates behind table.base_rate were found with
 START = 100  # examples from which the guide would have one start
@@ -22,11 +19,11 @@ STEPS = 50  # fewer can hardly leave the warm-up and come down again
 Result = dict[str, Any]
 
 
-def main(config: ConfigDict, workdir: str, modality: str = "text", slice_name: str = "") -> Result:
-    """Prints the recommendation and writes ``recommendation.json``.
+def recommend(config: ConfigDict, train: Result, modality: str, slice_name: str) -> Result:
+    """The guide's row for a training set, and what follows from it.
 
     Args:
-      workdir: of a run that ``sft data`` has audited.
+      train: the training set as ``sft data`` counted it.
       modality: text | image | audio; the table has rows for all, though only text is trained here.
       slice_name: TPU slice for which to say how long the training takes at least; may be empty.
 
@@ -35,16 +32,14 @@ def main(config: ConfigDict, workdir: str, modality: str = "text", slice_name: s
       "steps", "tokens", "hours": at least so many, or None}``.
 
     Raises:
-      UserError: no audit, no training set in it, no such slice or modality.
+      UserError: no such slice or modality.
     """
-    path = path_of(workdir) / "data" / "report.json"
-    train = _audited(path)
     spec = specs.get(config.model.name)
     choice = table.look_up(table.tier(spec), modality, train["rows"], train["mean_tokens"])
     changes = diff(config, spec, choice)
     tuned = config.copy_and_resolve_references()
     tuned.update_from_flattened_dict(changes)
-    found = {
+    return {
         "row": choice.row.name,
         "changes": changes,
         "rules": list(choice.rules),
@@ -57,11 +52,6 @@ def main(config: ConfigDict, workdir: str, modality: str = "text", slice_name: s
         "tokens": tuned.train.epochs * train["tokens"],
         "hours": hours(tuned, spec, train, slice_name) if slice_name else None,
     }
-    print("\n".join(lines(found, spec, config, slice_name)))
-    out = path_of(workdir) / "recommendation.json"
-    write_json(out, found)
-    print(f"wrote {out}")
-    return found
 
 
 def diff(config: ConfigDict, spec: Spec, choice: table.Choice) -> dict[str, Any]:
@@ -92,7 +82,7 @@ def hours(config: ConfigDict, spec: Spec, train: Result, slice_name: str) -> flo
     """
     from sft.plan import roofline
 
-    slice_ = topology.get(slice_name)
+    slice_ = slices.get(slice_name)
     share = train["trained_tokens"] / train["tokens"]
     each = max(roofline.seconds(spec, config, slice_, share).values())
     return steps(config, train) * each / 3600
@@ -122,42 +112,3 @@ def warnings(config: ConfigDict, train: Result) -> list[str]:
             f"{config.train.batch_size}) until there are {STEPS} or more."
         )
     return found
-
-
-def lines(found: Result, spec: Spec, config: ConfigDict, slice_name: str) -> list[str]:
-    """For a person."""
-    now = dict(configs.flatten(config))
-    text = [
-        f"{found['examples']:,} training examples of {found['context']:.0f} tokens in the mean, "
-        f"{spec.name}: the guide's row is {found['row']}.",
-        f"Learning rate: {found['multiplier']:g} x {found['base_rate']:g}, the base rate of "
-        f"{spec.name} (sft/tune/table.py).",
-        *(f"By our rule, {rule}." for rule in found["rules"]),
-        "",
-        *(
-            f"  --config.{key}={value}" + ("" if now[key] != value else "  (as it is)")
-            for key, value in found["changes"].items()
-        ),
-        "",
-        f"{found['steps']:,} steps, {found['tokens']:,} tokens.",
-    ]
-    if found["hours"] is not None:
-        text.append(
-            f"On {slice_name} at least {found['hours']:.2g} hours of steps, at peak rates "
-            "(sft plan says whether they fit)."
-        )
-    return text + [f"warning: {warning}" for warning in found["warnings"]]
-
-
-def _audited(path: Path) -> Result:
-    """The training set as ``sft data`` counted it.
-
-    Raises:
-      UserError: there is no audit, or no training row in it.
-    """
-    if not path.exists():
-        raise UserError(f"{path}: no such file. Run sft data with the same --workdir first.")
-    train = read_json(path).get("sets", {}).get("train", {})
-    if not train.get("rows") or not train.get("tokens"):
-        raise UserError(f"{path}: no training rows in it. Run sft data again.")
-    return train

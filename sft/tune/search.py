@@ -22,12 +22,12 @@ from ml_collections import ConfigDict
 
 from sft.errors import UserError
 from sft.eval import metrics
+from sft.run.directory import read_json
 from sft.train import selection
 from sft.train.selection import Rule
 from sft.tune import points as making
 from sft.tune.points import Overrides, Point
 from sft.tune.process import Job
-from sft.workdir import read_json
 
 STARTUP = 5  # trials that are drawn at random, and not stopped
 NOTE = "STOPPED"  # file in the directory of a trial that was stopped, with the reason

@@ -1,4 +1,4 @@
-"""``sft sweep``: a run for every point, one process each, until all are done.
+"""A run for every point, one process each, until all are done.
 
 The points are checked before the first one starts. Each has a directory of its own, named by what
 it overrides, in which it is trained and scored as ``sft train`` and ``sft eval`` do by hand; what
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import workdir as workdirs
 from sft.errors import Preempted, UserError
-from sft.signals import Signals
+from sft.run import directory as workdirs
+from sft.run.signals import Signals
 from sft.tune import points as making
 from sft.tune.points import Point
 from sft.tune.process import Job
@@ -30,37 +30,18 @@ if TYPE_CHECKING:
 POLL = 0.5  # seconds between two looks at the processes
 
 
-def main(
+def run(
     config: ConfigDict,
     workdir: str,
     words: Sequence[str],
     sweep: Mapping[str, str],
     file: str = "",
+    *,
     trials: int = 0,
     jobs: int = 1,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Runs what is not finished of the points, ``jobs`` at once.
-
-    Args:
-      workdir: of the sweep; each point has a directory in it.
-      words: ``--config=FILE`` and ``--config.KEY=VALUE``, as given; every point gets them too.
-      sweep: ``--sweep.KEY=A,B``, the grid.
-      file: of Python, with ``points()``; instead of ``sweep``. Without either, the file of the
-        configuration, which has both ``get_config()`` and ``points()``.
-      trials: of a search, by ``suggest()`` of that file; 0 = no search.
-      dry_run: say what would be run, and run nothing.
-
-    Returns:
-      ``{"done", "failed": {name: why}, "points": {name: overrides}}``; of a search also
-      ``{"stopped": {name: why}, "best"}``, see ``Search.best``. Of a dry run ``{"points",
-      "commands": {name: [command, …]}}``, with those that are still to be run.
-
-    Raises:
-      UserError: a point that is not sound, before anything is started; at the end, points that
-        failed.
-      Preempted: a signal came, and the runs under way have saved.
-    """
+    """See ``sft.commands.sweep.main``; ``file`` is ``points`` there."""
     if not (sweep or file):
         file = next((w.removeprefix("--config=") for w in words if w.startswith("--config=")), "")
     if bool(sweep) == bool(file):

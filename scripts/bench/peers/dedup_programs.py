@@ -18,7 +18,7 @@ sys.path[:0] = [str(HERE.parent.parent.parent), str(HERE)]
 import dedup_reference  # noqa: E402
 from children import busy_seconds  # noqa: E402
 
-from sft.data.dedup import windows  # noqa: E402
+from sft.data.dedup import engines, windows  # noqa: E402
 from sft.data.dedup.stretches import flagged, runs  # noqa: E402
 from sft.errors import BAD_INPUT, UserError  # noqa: E402
 
@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace) -> dict:
     corpus = windows.Corpus(*(np.load(args.corpus / f"{p}.npy") for p in ("tokens", "starts")))
     before, memory = resident("VmRSS"), int(args.memory * len(corpus.tokens))
     if name in OURS:
-        found = digest(windows.classes(corpus, args.length, name, memory))
+        found = digest(engines.classes(corpus, args.length, name, memory))
     else:
         found = spent(lambda: tables(corpus.tokens))
     peak = resident("VmHWM") - before
@@ -131,7 +131,7 @@ def spans(text: np.ndarray, length: int) -> dict:
     began = time.process_time()
     corpus = windows.Corpus(text.astype(np.int32), np.array([0, len(text)]))
     is_repeated = np.zeros(len(text), bool)
-    for batch in windows.classes(corpus, length, "suffix_array"):
+    for batch in engines.classes(corpus, length, "suffix_array"):
         is_repeated[batch.positions] = True
     first = np.flatnonzero(is_repeated)
     covered = runs(flagged(first, first + length, len(text)), corpus.starts)

@@ -34,13 +34,15 @@ def build(directory: Path, data: Path, spec: Spec, weights: str) -> None:
 
 def write_examples(path: Path, data: Path, spec: Spec, weights: str) -> None:
     """Tokenises a JSONL file with our own chat format, in a fixed random order."""
-    from sft.data import chat, records, tokenizer
+    from sft.data.chat import encoding
+    from sft.data.read import records
+    from sft.data.tokenizer import sentencepiece
     from sft.model.weights import resolve
 
-    vocabulary = tokenizer.from_gguf(str(resolve(weights)))
+    vocabulary = sentencepiece.from_gguf(str(resolve(weights)))
     conversations = records.read([records.Source("", str(data))]).conversations
     order = np.random.default_rng(ORDER_SEED).permutation(len(conversations))
-    examples = [chat.encode(conversations[i], vocabulary, spec.family) for i in order]
+    examples = [encoding.encode(conversations[i], vocabulary, spec.family) for i in order]
     np.savez(
         path,
         tokens=np.concatenate([e.tokens for e in examples]),

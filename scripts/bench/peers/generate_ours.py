@@ -1,9 +1,10 @@
-"""This repository's ``sft.model.generate``, as ``sft eval`` calls it. Variant: DTYPE:ROWS."""
+"""``sft.model.decode.generate``, as ``sft eval`` calls it. Variant: DTYPE:ROWS."""
 
 import generation
 import jax.numpy as jnp
 
-from sft.model import decoder, generate, specs, weights
+from sft.model import decoder, specs, weights
+from sft.model.decode import generate
 
 
 def main() -> None:

@@ -1,16 +1,18 @@
 """This repository's own training step, as ``sft train`` compiles it for the quickstart.
 
-The examples of a step are packed into rows of one static shape. ``sft.data.pipeline`` fills rows
-with as many examples as fit; here every step must hold the same examples as the other programs',
-so they are dealt out to the rows. Variants: ``layer`` or ``none``, for another config.model.remat.
+The examples of a step are packed into rows of one static shape. ``sft.data.batches.pipeline``
+fills rows with as many examples as fit; here every step must hold the same examples as the other
+programs', so they are dealt out to the rows. Variants: ``layer`` or ``none``, for another
+config.model.remat.
 """
 
 import common
 import jax
 
 from configs.quickstart import get_config
-from sft.data.pipeline import make_batch
-from sft.model import sharding, specs, weights
+from sft.data.batches.pipeline import make_batch
+from sft.mesh import sharding
+from sft.model import specs, weights
 from sft.train import optim
 from sft.train.steps import make_steps
 

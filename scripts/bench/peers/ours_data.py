@@ -18,7 +18,9 @@ import time
 
 from data_exchange import SHAREGPT
 
-from sft.data import examples, fit, pipeline, records, tokenizer
+from sft.data.batches import examples, pipeline, truncation
+from sft.data.read import records
+from sft.data.tokenizer import sentencepiece
 
 
 def arguments() -> argparse.Namespace:
@@ -42,7 +44,7 @@ def measure(args: argparse.Namespace) -> dict:
 
     import sft.types  # noqa: F401
 
-    vocabulary = tokenizer.from_gguf(args.tokenizer)
+    vocabulary = sentencepiece.from_gguf(args.tokenizer)
     workers = args.processes if args.processes > 1 else 0
     reading = SHAREGPT if args.sharegpt else records.Reading()
     clock = [time.perf_counter()]
@@ -53,7 +55,7 @@ def measure(args: argparse.Namespace) -> dict:
     )
     clock.append(time.perf_counter())
     sources = [conversation.source for conversation in read.conversations]
-    kept, _, report = fit.fit(encoded, args.max_length, "drop", 1.0, sources)
+    kept, _, report = truncation.fit(encoded, args.max_length, "drop", 1.0, sources)
     clock.append(time.perf_counter())
     plan = pipeline.plan_training(
         kept.lengths,

@@ -2,11 +2,10 @@
 
 ``count`` is fast and runs with every training; ``examine`` looks at everything, and at how
 validation, test and production differ from training. Both return plain values that
-``json.dumps`` accepts; ``terminal.render`` and ``page.render`` show what ``examine`` returns.
+``json.dumps`` accepts; ``sft.report.audit`` shows what ``examine`` returns.
 """
 
-from sft.data.audit import page, rendered, terminal
 from sft.data.audit.report import examine
 from sft.data.audit.sets import Set, count
 
-__all__ = ["Set", "count", "examine", "page", "rendered", "terminal"]
+__all__ = ["Set", "count", "examine"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sft.data import chat
+from sft.data.batches.examples import Examples
+from sft.data.chat import encoding
 from sft.data.conversation import Conversation
-from sft.data.examples import Examples
 
 ORIGINS, ROWS = 4, 6  # sources and rows shown of a set
 _EDGE = 60  # tokens shown at both ends of a row
@@ -17,12 +17,12 @@ _AROUND = 20  # ... and on both sides of every place where something else begins
 _CHANGES = 24  # such places shown of a row
 _GAP = 10  # tokens; fewer are shown
 KINDS = {  # of ``chat``, as they are called here
-    chat.SCAFFOLD: "control",
-    chat.SYSTEM: "system",
-    chat.PROMPT: "prompt",
-    chat.CONTEXT: "context",
-    chat.ANSWER: "trained",
-    chat.END: "end",
+    encoding.SCAFFOLD: "control",
+    encoding.SYSTEM: "system",
+    encoding.PROMPT: "prompt",
+    encoding.CONTEXT: "context",
+    encoding.ANSWER: "trained",
+    encoding.END: "end",
 }
 MASKED, CUT = "masked", "cut"  # by deduplication; by deduplication or for the length
 
@@ -34,7 +34,7 @@ class Shown:
     Attributes:
       before: as the chat format makes them.
       after: as deduplication leaves them.
-      cuts: which tokens of ``after`` go for the length, see ``sft.data.fit.gaps``.
+      cuts: which tokens of ``after`` go for the length, see ``sft.data.batches.truncation.gaps``.
     """
 
     conversations: Sequence[Conversation]
@@ -54,7 +54,7 @@ def choose(
         origins.setdefault(conversation.origin, []).append(index)
     largest = sorted(origins.values(), key=lambda rows: -len(rows))[:ORIGINS]
     chosen = [rows[0] for rows in largest] + list(special)
-    for kind in (chat.CONTEXT, chat.SYSTEM):
+    for kind in (encoding.CONTEXT, encoding.SYSTEM):
         places = np.flatnonzero(examples.kinds == kind)[:1]
         chosen += (np.searchsorted(examples.starts, places, side="right") - 1).tolist()
     chosen += [rows[1] for rows in largest if len(rows) > 1]
@@ -92,7 +92,7 @@ def describe(shown: Shown, pieces: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _kinds(before: chat.Example, after: chat.Example, gap: tuple[int, int]) -> list[str]:
+def _kinds(before: encoding.Example, after: encoding.Example, gap: tuple[int, int]) -> list[str]:
     """What became of each token."""
     kinds, stays = before.kinds.tolist(), _stays(before.tokens.tolist(), after.tokens.tolist())
     left = after.kinds.tolist()
@@ -100,7 +100,7 @@ def _kinds(before: chat.Example, after: chat.Example, gap: tuple[int, int]) -> l
     for kind, is_left in zip(kinds, stays, strict=True):
         if not is_left or gap[0] <= place < gap[1]:
             found.append(CUT)
-        elif kind >= chat.ANSWER > left[place]:
+        elif kind >= encoding.ANSWER > left[place]:
             found.append(MASKED)
         else:
             found.append(KINDS[kind])

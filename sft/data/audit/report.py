@@ -4,8 +4,8 @@ from typing import Any
 
 from sft.data.audit import contents, findings, sets, skew
 from sft.data.dedup import normal
-from sft.data.records import Records
-from sft.data.tokenizer import Tokenizer
+from sft.data.read.records import Records
+from sft.data.tokenizer.sentencepiece import Tokenizer
 
 
 def examine(
@@ -26,8 +26,8 @@ def examine(
       found: by name; ``train`` is what the others are compared with, if it is there.
       production: a sample of prompts as the model will get them.
       max_length: tokens a row in training; ``eval_max_length``: in the other sets.
-      policy: of ``sft.data.fit.POLICIES``, for training rows over ``max_length``. Rows of the
-        other sets are never cut: there longer rows are an error.
+      policy: of ``sft.data.batches.truncation.POLICIES``, for training rows over ``max_length``.
+        Rows of the other sets are never cut: there longer rows are an error.
       max_over_long: share of longer rows from which the policy ``error`` refuses to train.
       form: which rows are the same; as they are written if not given.
       dedup: of ``dedup.report.describe``, with ``max_share`` in its ``leakage``.

@@ -9,11 +9,11 @@ import numpy as np
 
 from sft.data.audit import contents, texts, tokens
 from sft.data.audit.skew import sample
-from sft.data.chat import END
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import END
 from sft.data.conversation import Conversation
 from sft.data.dedup import exact, normal
-from sft.data.examples import Examples
-from sft.data.records import Records
+from sft.data.read.records import Records
 
 SHOWN_REJECTS = 20
 CATEGORIES = 50
@@ -27,7 +27,7 @@ class Set:
       files: paths, as configured.
       records: one conversation for each row of ``examples``.
       examples: before over-long rows were dropped or cut.
-      fit: report of ``sft.data.fit.fit``, if it ran.
+      fit: report of ``sft.data.batches.truncation.fit``, if it ran.
       weights: passes over the rows of an origin in an epoch; 1 where an origin is not named.
     """
 

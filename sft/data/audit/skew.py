@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from sft.data import chat
 from sft.data.audit import contents, effects, texts
+from sft.data.batches.examples import Examples
+from sft.data.chat import encoding
 from sft.data.conversation import Conversation
-from sft.data.examples import Examples
-from sft.data.tokenizer import Tokenizer
+from sft.data.tokenizer.sentencepiece import Tokenizer
 
 _LOOK_TOKENS = 1024  # prompt tokens of a row that the vocabulary is counted over
 _COMMON = 0.05  # share of rows from which first words are shown as a template's
@@ -68,7 +68,7 @@ def view_of_set(
     prompts = []
     for index in chosen:
         row = slice(examples.starts[index], examples.starts[index + 1])
-        ids = examples.tokens[row][examples.kinds[row] == chat.PROMPT]
+        ids = examples.tokens[row][examples.kinds[row] == encoding.PROMPT]
         prompts.append(np.asarray(ids[:_LOOK_TOKENS]))
     shown = [conversations[i] for i in chosen]
     return View(name, len(conversations), shown, prompt_tokens, response_tokens, prompts)

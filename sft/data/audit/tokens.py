@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sft.data import chat, fit
-from sft.data.examples import Examples
+from sft.data.batches import truncation
+from sft.data.batches.examples import Examples
+from sft.data.chat import encoding
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 _BINS = 32  # at most, where nearly all values of a histogram are
@@ -37,20 +38,20 @@ class RowCounts:
 def row_counts(examples: Examples) -> RowCounts:
     """Reads every token kind once; no copy of the tokens is made."""
     kinds, starts = np.asarray(examples.kinds), examples.starts
-    answer = kinds == chat.ANSWER
+    answer = kinds == encoding.ANSWER
     followed = np.zeros_like(answer)  # last trained token of the text of an answer
     # Before a repeated stretch that is masked, an answer goes on as context.
-    followed[:-1] = answer[:-1] & ~answer[1:] & (kinds[1:] != chat.CONTEXT)
+    followed[:-1] = answer[:-1] & ~answer[1:] & (kinds[1:] != encoding.CONTEXT)
     ended = np.zeros_like(answer)
-    ended[:-1] = followed[:-1] & (kinds[1:] == chat.END)
+    ended[:-1] = followed[:-1] & (kinds[1:] == encoding.END)
     if len(answer):  # a row that ends inside an answer
         followed[starts[1:] - 1] |= answer[starts[1:] - 1]
         ended[starts[1:] - 1] = False
     return RowCounts(
-        prompt=per_row(kinds == chat.PROMPT, starts),
-        response=per_row(kinds >= chat.CONTEXT, starts),
+        prompt=per_row(kinds == encoding.PROMPT, starts),
+        response=per_row(kinds >= encoding.CONTEXT, starts),
         row=np.diff(starts),
-        trained=per_row(kinds >= chat.ANSWER, starts),
+        trained=per_row(kinds >= encoding.ANSWER, starts),
         answers=per_row(followed, starts),
         ended=per_row(ended, starts),
     )
@@ -109,7 +110,7 @@ def over_long(examples: Examples, length: int, policy: str, trained: int) -> dic
 
     Args:
       length: configured tokens per row.
-      policy: a name of ``sft.data.fit.POLICIES``.
+      policy: a name of ``sft.data.batches.truncation.POLICIES``.
       trained: trained tokens of the set.
 
     Returns:
@@ -122,7 +123,7 @@ def over_long(examples: Examples, length: int, policy: str, trained: int) -> dic
     longest = int(examples.lengths.max(initial=1)) - 1  # the last token is only predicted
     enough = next((power for power in powers if power >= longest), powers[-1])
     for tried in sorted({length, *(power for power in powers if power <= enough)}):
-        lost = fit.lost_at(examples, tried, policy)
+        lost = truncation.lost_at(examples, tried, policy)
         at.append(
             {
                 "length": tried,
@@ -133,7 +134,7 @@ def over_long(examples: Examples, length: int, policy: str, trained: int) -> dic
                 "lost_share": lost["lost_trained_tokens"] / max(trained, 1),
             }
         )
-    holds = fit.holding(examples.lengths, length)
+    holds = truncation.holding(examples.lengths, length)
     return {"length": length, "policy": policy, "holds": holds, "at": at}
 
 
@@ -146,7 +147,7 @@ def ends(examples: Examples, counts: RowCounts, length: int, policy: str) -> dic
     if policy == "truncate_response":
         cut = counts.row > length + 1
         last = examples.starts[:-1][cut] + length
-        ended -= int(np.sum(examples.kinds[last] == chat.ANSWER))
+        ended -= int(np.sum(examples.kinds[last] == encoding.ANSWER))
     return {"answers": answers, "ended": ended, "share": ended / answers if answers else 1.0}
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from sft.data.batches.examples import Examples
 from sft.data.conversation import Conversation
 from sft.data.dedup import graph, leakage, steps
 from sft.data.dedup import plan as plans
 from sft.data.dedup.options import Options
 from sft.data.dedup.plan import Plan, Reason
 from sft.data.dedup.same_text import Set
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 CODES = {

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sft.data.chat import CONTEXT
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import CONTEXT
 from sft.data.conversation import Conversation
 from sft.data.dedup import graph, plan
-from sft.data.examples import Examples
 
 
 def carry(

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sft.data.chat import PROMPT
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import PROMPT
 from sft.data.dedup import overlap
 from sft.data.dedup.overlap import TEXT, Index
-from sft.data.examples import Examples
 
 _ROWS = 4096  # training rows in work at a time
 _WINDOWS = 2**22  # windows of evaluation rows in work at a time

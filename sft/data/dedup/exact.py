@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sft.data.chat import CONTEXT
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import CONTEXT
 from sft.data.conversation import Conversation, Turn
 from sft.data.dedup import normal
-from sft.data.examples import Examples
 
 _AS_WRITTEN = normal.Options()
 

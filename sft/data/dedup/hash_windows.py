@@ -41,7 +41,7 @@ def _temporaries(length: int) -> int:
 
 
 def classes(corpus: Corpus, length: int, memory: int) -> Iterator[Classes]:
-    """See ``windows.classes``.
+    """See ``engines.classes``.
 
     A window takes 8 bytes in its pass, and there are as many passes as keep the keys and all
     temporaries within ``memory`` bytes. Only equal windows, and windows whose hashes are alike in

@@ -34,9 +34,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sft.data.batches.examples import Examples
 from sft.data.conversation import Conversation
 from sft.data.dedup import (
     coverage,
+    engines,
     hash_windows,
     near,
     normal,
@@ -44,12 +46,10 @@ from sft.data.dedup import (
     repeats,
     same_text,
     templates,
-    windows,
 )
 from sft.data.dedup.overlap import ANSWERS
 from sft.data.dedup.same_text import Set
 from sft.data.dedup.stretches import without
-from sft.data.examples import Examples
 from sft.errors import UserError
 
 CODES = {
@@ -83,7 +83,7 @@ class Options:
     template_rows: int = 10
     common_share: float = 0.001
     form: normal.Options = dataclasses.field(default_factory=normal.Options)
-    memory: int = windows.MEMORY
+    memory: int = engines.MEMORY
 
 
 class Compared(NamedTuple):

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sft.data.batches.examples import Examples
 from sft.data.dedup import graph, ngrams
-from sft.data.examples import Examples
 from sft.errors import UserError
-from sft.progress import Progress
+from sft.run.progress import Progress
 
 _ROWS_AT_ONCE = 4096  # whose MinHashes exist as Python numbers at a time
 

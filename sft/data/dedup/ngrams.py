@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sft.data.chat import END, PROMPT
-from sft.data.examples import Examples
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import END, PROMPT
 
 TEMPLATE_ROWS = 100  # of the rows looked at, whose prompts have an n-gram that says nothing; or
 SMALL_ROWS = 10  # half of the rows where there are fewer than 200, but never fewer than this

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sft.data.chat import ANSWER, CONTEXT, PROMPT
-from sft.data.examples import Examples
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, CONTEXT, PROMPT
 
 ANSWERS = (ANSWER,)
 TEXT = (PROMPT, CONTEXT, ANSWER)

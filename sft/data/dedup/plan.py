@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft.data.chat import ANSWER, CONTEXT
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, CONTEXT
 from sft.data.dedup.stretches import without
-from sft.data.examples import Examples
 from sft.errors import UserError
-from sft.workdir import write_bytes, write_json
+from sft.run.directory import write_bytes, write_json
 
 VERSION = 3  # raise it when the same rows and options get another plan
 _ARRAYS = ("kept", "rows", "starts", "stops", "owners", "clusters")

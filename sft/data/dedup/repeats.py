@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from sft.data.dedup import windows
+from sft.data.batches.examples import Examples
+from sft.data.dedup import engines, windows
 from sft.data.dedup.stretches import Stream, Stretches, flagged, runs
-from sft.data.examples import Examples
 from sft.errors import UserError
 
-ENGINES = (*windows.ENGINES, "beam")
+ENGINES = (*engines.ENGINES, "beam")
 SCOPES = ("group", "record")
 KEEPS = ("first", "none")
 ALWAYS, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max  # keys: from here on, copies
@@ -48,7 +48,7 @@ class Options:
     whole_turns: bool = True
     template_share: float = 0.05
     template_rows: int = 10
-    memory: int = windows.MEMORY
+    memory: int = engines.MEMORY
     beam: str = ""
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ def mark(
     corpus, index = corpus_of(examples.tokens, parts, stream.places)
     shifts, rows_of = parts.begins - corpus.starts[:-1], stream.turns.rows[parts.rows]
     marks = Marks(np.zeros(size, bool), np.zeros(size, bool), np.full(size, -1, np.int32))
-    for batch in windows.classes(corpus, options.length, options.engine, options.memory):
+    for batch in engines.classes(corpus, options.length, options.engine, options.memory):
         part = index[batch.positions]
         positions, rows = batch.positions + shifts[part], rows_of[part]
         keys = groups[rows] if options.scope == "group" else positions

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sft.data.chat import CONTEXT
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import CONTEXT
 from sft.data.conversation import Conversation
 from sft.data.dedup import normal
 from sft.data.dedup.overlap import TEXT
-from sft.data.examples import Examples
 
 Pairs = tuple[np.ndarray, np.ndarray]  # int64 rows of training, and of evaluation
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from sft.data.chat import END
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import END
 from sft.data.dedup.repeats import Marks, Options
 from sft.data.dedup.stretches import Stream, Stretches, flagged, runs
-from sft.data.examples import Examples
 
 ACTIONS = ("mask", "cut", "drop", "report")
 

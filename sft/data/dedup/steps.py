@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from sft.data.batches.examples import Examples
 from sft.data.conversation import Conversation
 from sft.data.dedup import exact, graph, leakage, near, normal, overlap, substring
 from sft.data.dedup.options import Options
 from sft.data.dedup.plan import Reason
 from sft.data.dedup.same_text import Set
-from sft.data.examples import Examples
 
 
 def ranks(conversations: Sequence[Conversation]) -> np.ndarray:

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from sft.data.chat import ANSWER
-from sft.data.examples import Examples
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

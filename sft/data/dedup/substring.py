@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from sft.data.batches.examples import Examples
 from sft.data.dedup import repeats, templates, turns
 from sft.data.dedup.repeats import Marks, Options
 from sft.data.dedup.spans import ACTIONS, Found, join, to_drop
 from sft.data.dedup.stretches import Stream, stream
-from sft.data.examples import Examples
 
 __all__ = ["ACTIONS", "Found", "Options", "find", "policy"]
 

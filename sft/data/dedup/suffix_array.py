@@ -17,7 +17,7 @@ _BLOCK = 2**18  # suffixes looked at together
 
 
 def classes(corpus: Corpus, length: int, block: int = _BLOCK) -> Iterator[Classes]:
-    """See ``windows.classes``.
+    """See ``engines.classes``.
 
     Needs about 16 bytes of memory per token beside the corpus, and 4 more where it is read-only;
     from 715 million tokens on, twice that, as the tables then have 64 bits.

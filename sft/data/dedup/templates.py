@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from sft.data.chat import ANSWER, CONTEXT, Example
-from sft.data.dedup import overlap, windows
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import ANSWER, CONTEXT, Example
+from sft.data.dedup import engines, overlap
 from sft.data.dedup.repeats import Options, corpus_of
 from sft.data.dedup.stretches import answers, flagged, runs
-from sft.data.examples import Examples
 
 LENGTH = 8  # tokens; what many rows have in common and is shorter is an idiom ("here's an example")
 
@@ -74,7 +74,7 @@ def find(examples: Examples, origins: np.ndarray, options: Options, kept: np.nda
     corpus, index = corpus_of(examples.tokens, places)
     shifts = places.begins - corpus.starts[:-1]
     found: list[Windows] = []
-    for batch in windows.classes(corpus, length, options.engine, options.memory):
+    for batch in engines.classes(corpus, length, options.engine, options.memory):
         place = index[batch.positions]
         positions, rows = batch.positions + shifts[place], places.rows[place]
         of_form = of_batch(positions, rows, batch.starts, origins, least)

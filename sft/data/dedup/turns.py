@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sft.data.chat import CONTEXT
+from sft.data.batches.examples import Examples
+from sft.data.chat.encoding import CONTEXT
 from sft.data.dedup.repeats import Options, limits
 from sft.data.dedup.stretches import Stream, Stretches
-from sft.data.examples import Examples
 
 
 def find(

@@ -7,7 +7,8 @@ Text becomes a verdict in ``verdicts``; ``backends`` are the models that can be 
 keeps every reply, so that nothing is paid for twice.
 """
 
-from sft.eval.judge.backends import Backend, make
+from sft.eval.judge.backend import Backend
+from sft.eval.judge.backends import make
 from sft.eval.judge.cache import Cache
 from sft.eval.judge.criteria import Case, passes
 from sft.eval.judge.verdicts import Verdict

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sft.errors import UserError
-from sft.eval.judge.backends import Reply
+from sft.eval.judge.backend import Reply
 
 
 class Cache:

@@ -1,4 +1,4 @@
-"""``sft eval calibrate``: a judge's verdicts against people's ratings of the same rows.
+"""A judge's verdicts against people's ratings of the same rows.
 
 Says whether the judge may be trusted, what sways it, and what people would say of all rows.
 """
@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from sft.errors import UserError
 from sft.eval.judge import agreement, bias, corrected, ratings
 from sft.eval.judge.people import Group, groups
-from sft.workdir import write_json
+from sft.run.directory import write_json
 
 FEW = 30  # rated rows of an arm and set below which the corrected interval is rough
 
 
-def main(config: ConfigDict, workdir: str, files: str) -> dict[str, Any]:
+def calibrate(config: ConfigDict, workdir: str, files: str) -> dict[str, Any]:
     """Writes ``eval/judge.calibration.<mode>.json``.
 
     Fit is a judge whose quadratically weighted kappa with people has an interval that lies above
@@ -72,11 +72,13 @@ def main(config: ConfigDict, workdir: str, files: str) -> dict[str, Any]:
             "people": bias.place([rating.value for rating in read.ratings]),
         }
     result["corrected"] = [_corrected(group) for group in found]
-    path = folder / f"judge.calibration.{mode}.json"
-    write_json(path, result)
-    print("\n".join(_lines(result)))
-    print(f"wrote {path}")
+    write_json(path_of(workdir, mode), result)
     return result
+
+
+def path_of(workdir: str, mode: str) -> Path:
+    """Where ``calibrate`` writes."""
+    return Path(workdir) / "eval" / f"judge.calibration.{mode}.json"
 
 
 def _check_scale(config: ConfigDict, found: Sequence[Group]) -> None:
@@ -154,53 +156,3 @@ def _corrected(group: Group) -> dict[str, Any]:
     least, most = group.result.get("scale", (0.0, 1.0))
     low, high = min(max(found.low, least), found.value), max(min(found.high, most), found.value)
     return entry | dataclasses.asdict(dataclasses.replace(found, low=low, high=high))
-
-
-def _lines(result: dict[str, Any]) -> list[str]:
-    """For the terminal."""
-    who, measured = result["ratings"], result["agreement"]
-    fit = "fit" if result["fit"] else "UNFIT: do not rely on its scores alone"
-    lines = [
-        f"judge {result['judge']['model']}, {result['mode']}: {fit} ({result['why']}).",
-        f"{who['rows']} rows rated by {len(who['raters'])}; {who['rows_without_verdict']} of them "
-        f"without a verdict of the judge; {who['unrated_lines']} lines without a rating.",
-        f"{'':<18}{'kappa':>22}{'weighted kappa':>22}{'Spearman':>22}{'alpha':>22}{'rows':>7}",
-    ]
-    table = {"judge, people": measured["judge"]}
-    table |= {f"  {arm}": values for arm, values in measured["by_arm"].items()}
-    if measured["people"]:
-        table["people, people"] = measured["people"]
-    for name, values in table.items():
-        cells = [_cell(values[key]) for key in (*agreement.NAMES, "alpha")]
-        lines.append(f"{name:<18}" + "".join(f"{c:>22}" for c in cells) + f"{values['rows']:>7}")
-    slope = result["length_bias"]
-    text = _cell({"value": slope["slope"], "interval": slope["interval"]})
-    lines.append(f"judge beyond people for each doubling of the length: {text}")
-    if "position_bias" in result:
-        place = result["position_bias"]
-        people = _cell({"value": place["people"]["bias"], "interval": place["people"]["interval"]})
-        judges = ", ".join(f"{v:.3f} ({k})" for k, v in place["judge"].items() if v is not None)
-        lines.append(f"preference for what is shown first: judge {judges}; people {people}")
-    for entry in result["corrected"]:
-        lines.append(_corrected_line(entry))
-    return lines
-
-
-def _corrected_line(entry: dict[str, Any]) -> str:
-    where = f"{entry['arm']} on {entry['set']}"
-    judge = "nothing" if entry["judge"] is None else f"{entry['judge']:.3f}"
-    if entry["value"] is None:
-        return f"{where}: judge {judge}; too few rated rows to correct it ({entry['rated']})."
-    few = f"; fewer than {FEW}: the interval is rough" if entry["rated"] < FEW else ""
-    return (
-        f"{where}: judge {judge}, corrected by people {entry['value']:.3f} [{entry['low']:.3f}, "
-        f"{entry['high']:.3f}] ({entry['rated']} of {entry['rated'] + entry['judged']} rows rated"
-        f"{few})."
-    )
-
-
-def _cell(entry: dict[str, Any]) -> str:
-    if entry["value"] is None:
-        return "undefined"
-    bounds = entry["interval"]
-    return f"{entry['value']:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from sft.eval.judge import prompts, verdicts
-from sft.eval.judge.backends import Backend
+from sft.eval.judge.backend import Backend
 from sft.eval.judge.cache import Cache
 from sft.eval.judge.verdicts import Verdict
 

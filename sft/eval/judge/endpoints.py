@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sft.errors import UserError
-from sft.eval.judge.backends import Reply
+from sft.eval.judge.backend import Reply
 from sft.eval.judge.remote import Busy, Endpoint, Refused, failed
 
 _KEYS = {"openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}

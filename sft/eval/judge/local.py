@@ -5,12 +5,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import inputs, sets
-from sft.data import chat
+from sft import session
+from sft.data.chat import encoding
 from sft.data.conversation import Turn
+from sft.data.sets import loading
 from sft.errors import UserError
 from sft.eval import arms, harness
-from sft.eval.judge.backends import Reply
+from sft.eval.judge.backend import Reply
 from sft.model import specs, weights
 
 
@@ -20,11 +21,11 @@ class Local:
     def __init__(self, config: ConfigDict):
         self._config = _as_judge(config)
         key = "judge" if config.judge.weights else "model"
-        inputs.name_model(self._config)
+        session.name_model(self._config)
         self._spec = specs.get(self._config.model.name)
         files = weights.resolve(self._config.model.weights, setting=f"config.{key}.weights")
         try:
-            self._tokenizer = inputs.tokenizer(self._config, self._spec)
+            self._tokenizer = session.tokenizer(self._config, self._spec)
         except UserError as error:
             said = str(error).replace("config.model.tokenizer", f"config.{key}.tokenizer")
             raise UserError(said) from None
@@ -33,7 +34,7 @@ class Local:
             "backend": "local",
             "model": self._config.model.name,
             "weights": str(files),
-            "changed": inputs.identity(self._config),
+            "changed": session.identity(self._config),
             "dtype": self._config.model.dtype,
             "temperature": self._config.eval.temperature,
             "max_new_tokens": self._config.eval.max_new_tokens,
@@ -58,9 +59,10 @@ class Local:
         return sum(map(len, self._encode(prompts)))
 
     def _encode(self, prompts: Sequence[str]) -> list:
-        form = sets.chat_format(self._config, self._spec)
+        form = loading.chat_format(self._config, self._spec)
         return [
-            chat.encode_prompt([Turn("user", prompt)], self._tokenizer, form) for prompt in prompts
+            encoding.encode_prompt([Turn("user", prompt)], self._tokenizer, form)
+            for prompt in prompts
         ]
 
 

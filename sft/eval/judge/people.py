@@ -11,7 +11,7 @@ import numpy as np
 from sft.errors import UserError
 from sft.eval.judge import ratings as ratings_lib
 from sft.eval.judge.summary import POINTS
-from sft.workdir import read_json
+from sft.run.directory import read_json
 
 
 @dataclasses.dataclass(frozen=True)

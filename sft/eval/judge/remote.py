@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from sft.errors import UserError
-from sft.eval.judge.backends import Reply, Unreachable
+from sft.eval.judge.backend import Reply, Unreachable
 
 CHARACTERS = 4  # of a token, about: only for the estimate before the first request
 HOPELESS = 5  # prompts refused, and none taken, after which it is not the prompts

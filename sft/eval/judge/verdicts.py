@@ -8,7 +8,7 @@ from typing import Any
 
 from sft.errors import Preempted, UserError
 from sft.eval.judge import prompts as prompts_lib
-from sft.eval.judge.backends import Backend, Reply, Unreachable
+from sft.eval.judge.backend import Backend, Reply, Unreachable
 from sft.eval.judge.cache import Cache
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
 
-from sft.config_check import RANKED
+from sft.config.check import RANKED
 from sft.errors import UserError
 from sft.eval.metrics import (
     labels,

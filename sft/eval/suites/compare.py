@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sft import workdir as workdirs
 from sft.errors import UserError
 from sft.eval import stats
 from sft.eval.suites.cases import KINDS
+from sft.run import directory as workdirs
 
 Result = dict[str, Any]
 FIELDS = ("arm", "suite", "file", "count", "kinds", "cases", "fingerprint")

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import sets
+from sft.data.sets import loading
 from sft.eval import harness, stats
 from sft.eval.suites.cases import KINDS, Case, Judge, JudgeCase, Suite
 
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 def answers(model: harness.Model, config: ConfigDict, suite: Suite) -> list[harness.Answer]:
     """What the model says to each case."""
-    prompts = sets.prompts(
+    prompts = loading.prompts(
         config, model.spec, model.tokenizer, [case.conversation for case in suite.cases]
     )
     return harness.answer(model, capped(config, suite), prompts)

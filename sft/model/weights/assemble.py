@@ -17,7 +17,7 @@ from sft.model import decoder
 from sft.model.specs import TOKENS, Spec
 from sft.model.weights import checks
 from sft.model.weights.source import EMBED, FINAL_NORM, Source, Tensor, row_chunks
-from sft.progress import Progress
+from sft.run.progress import Progress
 
 _THREADS = 4
 

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 from etils import epath
 
-from sft import bucket
 from sft.errors import UserError
 from sft.model.specs import SPECS
 from sft.model.weights import package
+from sft.run import bucket
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _GEMMA = re.compile(r"gemma-\w.*", re.IGNORECASE)  # as on Hugging Face: gemma-3-1b-it

@@ -5,11 +5,11 @@ After a run that diverged no epoch is worth choosing, and these questions are no
 
 import math
 
-from sft import display
 from sft.report import scores
 from sft.report.diagnosis import curves, history
 from sft.report.diagnosis.history import Epoch, Finding
 from sft.report.load import Run
+from sft.run import display
 from sft.train import selection
 
 _ABOUT = (*selection.NOT_METRICS, "step", "epoch", "seconds", "cut")  # of a row, no metrics

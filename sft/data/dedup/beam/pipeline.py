@@ -14,7 +14,7 @@ from etils import epath
 
 from sft.data.dedup.beam import work
 from sft.data.dedup.beam.work import Job, State
-from sft.data.opening import message
+from sft.data.read.opening import message
 from sft.errors import UserError
 
 _KEY = "config.data.dedup.beam"

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from sft.data.batches.examples import Examples
 from sft.data.dedup import templates
 from sft.data.dedup.beam import pipeline, shards
 from sft.data.dedup.beam.work import SPAN, Job
 from sft.data.dedup.repeats import Options
 from sft.data.dedup.spans import Found
-from sft.data.examples import Examples
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from etils import epath
 
-from sft.data.examples import Examples
-from sft.data.opening import message, one_line
+from sft.data.batches.examples import Examples
+from sft.data.read.opening import message, one_line
 from sft.errors import UserError
 
 
