@@ -1,17 +1,67 @@
-"""From the configuration to the files of the model: which model, its tokenizer and its weights."""
+"""What a command works on: the run directory, the model and its files, and the sets."""
 
+import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
+from sft.data.sets.loading import Sets
 from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.model.specs import SPECS, Spec, get
+from sft.run import directory
 
 if TYPE_CHECKING:
     from sft.types import Tree
 
 _PUBLISHED = "gs://gemma-data/"  # where the checkpoints lie that gemma has names for
+
+
+class Session:
+    """What a command works on. Each part is opened when it is first asked for, and then kept.
+
+    Attributes:
+      config: the configuration, checked and with the model's name.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: str = "", *, only_scores: bool = False):
+        """Opens nothing yet.
+
+        Args:
+          workdir: the run directory, which may be in a bucket.
+          only_scores: see ``directory.prepare``.
+        """
+        self.config = config
+        self._workdir, self._only_scores = workdir, only_scores
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """The run directory, made or found to belong to this configuration.
+
+        Raises:
+          UserError: see ``directory.prepare``.
+        """
+        return directory.prepare(self.config, self._workdir, self._only_scores)
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        """The model's row of the table."""
+        return get(self.config.model.name)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; see the function ``tokenizer``."""
+        return tokenizer(self.config, self.spec)
+
+    @functools.cached_property
+    def sets(self) -> Sets:
+        """The sets, each of which is read and tokenised once."""
+        return Sets(self.config, self.spec, self.tokenizer)
+
+    def params(self, shardings: "Tree") -> "Tree":
+        """The pretrained weights, read again at each call: there is no room for a second copy."""
+        return params(self.config, self.spec, shardings)
 
 
 def name_model(config: ConfigDict, workdir: str = "", *, required: bool = True) -> None:
@@ -46,11 +96,9 @@ def name_model(config: ConfigDict, workdir: str = "", *, required: bool = True) 
 
 def _stored_name(config: ConfigDict, workdir: str) -> str:
     """The model of the run there, if it is one of the same weights."""
-    from sft.run import directory as workdirs
-
-    if not (workdirs.path_of(workdir) / "config.json").exists():
+    if not (directory.path_of(workdir) / "config.json").exists():
         return ""
-    stored = workdirs.stored_config(workdir)
+    stored = directory.stored_config(workdir)
     return stored.model.name if stored.model.weights == config.model.weights else ""
 
 

@@ -7,6 +7,7 @@ import pytest
 import tiny_run
 
 from sft import session
+from sft.data.sets import loading
 from sft.eval import evalset, harness, limits
 
 shared, registered = tiny_run.shared, tiny_run.registered
@@ -82,7 +83,7 @@ def checked(shared, path, **knobs):
     config = shared.values(**{f"eval__{key}": value for key, value in knobs.items()})
     config.data.test = str(path)
     tok = session.tokenizer(config, tiny_run.SPEC)
-    (found,) = evalset.load(config, tiny_run.SPEC, tok).values()
+    (found,) = evalset.load(loading.Sets(config, tiny_run.SPEC, tok)).values()
     return found
 
 

@@ -14,7 +14,7 @@ from test_dedup_plan import corpus, same_plans
 
 from sft.data.batches.examples import Examples
 from sft.data.chat.encoding import ANSWER
-from sft.data.dedup import options, substring, windows
+from sft.data.dedup import engines, options, substring
 from sft.data.dedup.beam import fingerprints, members, pipeline, shards
 from sft.data.dedup.beam import policy as beyond
 from sft.data.dedup.beam.policy import Layout
@@ -31,7 +31,7 @@ def plain(monkeypatch):
     given = SimpleNamespace(get_all_options=lambda: values)
     monkeypatch.setattr(pipeline, "load", lambda: plain_beam)
     monkeypatch.setattr(pipeline, "options", lambda _: given)
-    monkeypatch.setattr(windows, "classes", plain_classes)
+    monkeypatch.setattr(engines, "classes", plain_classes)
 
 
 @pytest.mark.usefixtures("plain")

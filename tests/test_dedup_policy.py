@@ -14,7 +14,7 @@ from test_dedup_substring import row
 
 from sft.data.batches.examples import Examples
 from sft.data.chat.encoding import ANSWER, CONTEXT, Example
-from sft.data.dedup import hash_windows, windows
+from sft.data.dedup import engines, hash_windows
 from sft.data.dedup.substring import ACTIONS, Options, policy
 from sft.errors import UserError
 
@@ -58,7 +58,7 @@ def masked(rows, dropped, repeated):
 @pytest.fixture
 def plain(monkeypatch):
     """A stand-in for the engines, which take their time to start."""
-    monkeypatch.setattr(windows, "classes", plain_classes)
+    monkeypatch.setattr(engines, "classes", plain_classes)
 
 
 @pytest.mark.usefixtures("plain")

@@ -19,7 +19,7 @@ from substring_rules import (
 
 from sft.data.batches.examples import Examples
 from sft.data.chat.encoding import ANSWER, CONTEXT, END, PROMPT, SCAFFOLD, Example
-from sft.data.dedup import engines, substring, templates, windows
+from sft.data.dedup import engines, substring, templates
 from sft.data.dedup.substring import Options, find
 from sft.errors import UserError
 
@@ -62,7 +62,7 @@ def test_random_rows_against_the_rules(scope, keep, engine, monkeypatch):
     rng = np.random.default_rng([ord(scope[0]), ord(keep[0]), ord(engine[0])])
     how = {"scope": scope, "keep": keep, "engine": engine}
     if engine == "plain":
-        monkeypatch.setattr(windows, "classes", plain_classes)
+        monkeypatch.setattr(engines, "classes", plain_classes)
         how["engine"] = "hash"
     repeats = listed = 0
     for _ in range(COUNTS[engine]):

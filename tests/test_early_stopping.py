@@ -53,9 +53,9 @@ def test_a_run_that_overfits_keeps_its_best_epoch_to_the_digit(shared, overfitte
 
     config = shared.values()
     tok = session.tokenizer(config, tiny_run.SPEC)
-    found = loading.load(config, ["validation"], tiny_run.SPEC, tok)["validation"].examples
+    found = loading.Sets(config, tiny_run.SPEC, tok).load(["validation"])["validation"].examples
     config.optim.schedule = "constant"
-    model = arms.load(config, str(overfitted), chosen["step"], tok)
+    model = arms.load(session.Session(config, str(overfitted), only_scores=True), chosen["step"])
     again = validation.validate(config, model.steps, model.trainable, model.frozen, found)
     assert again == {key: best[key] for key in again}
 

@@ -65,7 +65,7 @@ def asked(framed):
     """The test prompts as they are typed, and their ids."""
     config = directory.stored_config(framed.path / "run")
     tokenizer = session.tokenizer(config, tiny_run.SPEC)
-    (test,) = loading.tests(config, tiny_run.SPEC, tokenizer).values()
+    (test,) = loading.Sets(config, tiny_run.SPEC, tokenizer).tests().values()
     prompts = loading.prompts(config, tiny_run.SPEC, tokenizer, test.conversations)
     texts = [row["input_text"] for row in tiny_run.toy_rows("test", tiny_run.SIZES["test"])]
     messages = [[{"role": "user", "content": text}] for text in texts]

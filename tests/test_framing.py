@@ -25,7 +25,7 @@ def configured(tmp_path, rows=None, **reading):
 def of(config, tmp_path):
     """After the rows were counted, as ``sft train`` and ``sft data`` do."""
     spec = specs.tiny("gemma3")
-    loading.write_report(tmp_path, loading.load(config, ["train"], spec, tiny()))
+    loading.write_report(tmp_path, loading.Sets(config, spec, tiny()).load(["train"]))
     return framing.of(config, tmp_path)
 
 

@@ -185,7 +185,7 @@ def test_validation_that_is_not_finite_stops_the_run(shared, tmp_path, capsys, m
 def task(project):
     config = project.values()
     tok = session.tokenizer(config, tiny_run.SPEC)
-    splits = loading.load(config, ("train", "validation"), tiny_run.SPEC, tok)
+    splits = loading.Sets(config, tiny_run.SPEC, tok).load(("train", "validation"))
     train, validation = (split.examples for split in splits.values())
     sizes = {"max_length": 32, "batch_size": 8, "epochs": 3, "seed": 0, "packed": True}
     return loop.Task(train, validation, pipeline.plan_training(train.lengths, **sizes))

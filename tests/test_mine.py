@@ -55,8 +55,8 @@ def base(shared):
     """The training set and the base model."""
     config = shared.values()
     tok = session.tokenizer(config, tiny_run.SPEC)
-    split = loading.load(config, ["train"], tiny_run.SPEC, tok)["train"]
-    return config, split, arms.load(config, "", None, tok)
+    split = loading.Sets(config, tiny_run.SPEC, tok).load(["train"])["train"]
+    return config, split, arms.load(session.Session(config), None)
 
 
 def test_every_row_has_its_own_loss(mined, base):
@@ -132,7 +132,7 @@ def test_the_files_are_read_back_as_the_same_conversations(shared, tmp_path, cap
     config = shared.values()
     config.update_from_flattened_dict(values)
     tok = session.tokenizer(config, tiny_run.SPEC)
-    whole = loading.load(config, ["train"], tiny_run.SPEC, tok)["train"].conversations
+    whole = loading.Sets(config, tiny_run.SPEC, tok).load(["train"])["train"].conversations
     by_source = {row.source: plain(row) for row in whole}
     expected = [by_source[row["source"]] for row in lines(tmp_path / "run", "base.ranked.jsonl")]
     assert len(expected) == len(whole) == 32  # no augmented copies, and none of the test group
@@ -145,7 +145,7 @@ def test_the_files_are_read_back_as_the_same_conversations(shared, tmp_path, cap
     paths = {"train": config.data.train, "test": config.data.test}
     found = {}
     for name, config.data.train in paths.items():  # a test set is read without its groups
-        again = loading.load(config, ["train"], tiny_run.SPEC, tok)["train"]
+        again = loading.Sets(config, tiny_run.SPEC, tok).load(["train"])["train"]
         found[name] = [plain(c) for c in again.conversations]
     train, test = found["train"], found["test"]
     assert sorted(map(repr, [*train, *test])) == sorted(map(repr, expected[:16]))

@@ -1,5 +1,6 @@
 """What messages about data say to do is done here, and it works."""
 
+import ast
 import json
 import re
 import subprocess
@@ -188,11 +189,12 @@ def test_an_unknown_ending_and_the_container(tmp_path, name):
 
 def test_every_setting_that_a_message_about_data_names_is_one():
     known = {key for key, _ in flatten(default())} | {"data.sources", "data.reading", "data.train"}
-    files = [*(ROOT / "sft" / "data").rglob("*.py")]
     named = {
         name.rstrip(".")
-        for file in files
-        for name in re.findall(r"config\.((?:data|loss|model)\.[a-z_.]+)", file.read_text())
+        for file in (ROOT / "sft" / "data").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for name in re.findall(r"config\.((?:data|loss|model)\.[a-z_.]+)", node.value)
     }
     assert {"data.reading", "data.max_rejected", "loss.prompt_weight"} <= named
     groups = {key.rpartition(".")[0] for key in known}

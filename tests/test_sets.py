@@ -34,7 +34,9 @@ def config_of(tmp_path, changes=None, count=40):
 
 def load(config, *names):
     with tempfile.TemporaryDirectory() as folder:
-        found = training.everything(config, tiny_run.SPEC, TOK, Path(folder), fresh=True)
+        found = training.everything(
+            loading.Sets(config, tiny_run.SPEC, TOK), Path(folder), fresh=True
+        )
     return {name: found[name] for name in names}
 
 

@@ -21,7 +21,7 @@ def pair(question, answer, topic):
 
 
 def everything(config, folder, **more):
-    return training.everything(config, tiny_run.SPEC, TOK, folder, **more)
+    return training.everything(loading.Sets(config, tiny_run.SPEC, TOK), folder, **more)
 
 
 @pytest.fixture

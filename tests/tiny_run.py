@@ -40,7 +40,7 @@ specs.SPECS["tiny_run"] = dataclasses.replace(
 )
 
 if os.environ.get("SLOW_BATCHES"):  # so that a signal finds the run at work
-    from sft.data import pipeline
+    from sft.data.batches import pipeline
 
     make_batch = pipeline.make_batch
     pause = 0.15 * float(os.environ["SLOW_BATCHES"])

@@ -126,11 +126,11 @@ def write_answers(out: pathlib.Path, model: "Tuned") -> None:
 
     config, spec, tok = model.config, model.spec, model.tokenizer
     config.eval.max_new_tokens = NEW_TOKENS
-    (test,) = list(loading.tests(config, spec, session.tokenizer(config, spec)).values())[:1]
+    (test,) = list(loading.Sets(config, spec, session.tokenizer(config, spec)).tests().values())[:1]
     asked = test.conversations[:ANSWERS]
     shape = config.data.chat or spec.family
     ids = [encoding.encode_prompt(row, tok, shape) for row in asked]
-    greedy = arms.load(config, str(model.path), model.arm.step, tok)
+    greedy = arms.load(session.Session(config, str(model.path), only_scores=True), model.arm.step)
     said = harness.answer(greedy, config, ids)
     rows = [
         {"ids": [int(i) for i in one], "answer": answer.text}

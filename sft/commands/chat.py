@@ -5,13 +5,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sft import session
 from sft.data.sets import framing
-from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.eval import arms, chat, harness
 from sft.eval.arms import BASE
-from sft.model import specs
-from sft.run import directory as workdirs
+from sft.session import Session
 
 
 def main(
@@ -31,21 +28,22 @@ def main(
     Raises:
       UserError: no such checkpoint, or no weights.
     """
-    path = workdirs.prepare(config, workdir, only_scores=True)
+    session = Session(config, workdir, only_scores=True)
+    path = session.path
     arm = arms.which(path, config, checkpoint)
-    tok = session.tokenizer(config, specs.get(config.model.name))
     around = framing.of(config, path)
-    model = arms.load(config, str(path), arm.step, tok)
+    model = arms.load(session, arm.step)
     voices = [chat.Voice(arm.name, model, config)]
     if beside and arm != BASE:
-        base = _base(config, str(path), tok, model)
+        base = _base(session, model)
         voices.append(chat.Voice(BASE.name, base, config))
     print(chat.opening(config, path, arm, [voice.name for voice in voices], around, system))
     return {"exchanges": list(chat.exchanges(config, voices, around, system))}
 
 
-def _base(config: ConfigDict, workdir: str, tok: Tokenizer, tuned: harness.Model) -> harness.Model:
+def _base(session: Session, tuned: harness.Model) -> harness.Model:
     """The model before tuning: where nothing but new adapters was tuned, the same weights."""
-    if config.lora.rank and not config.lora.start:
+    lora = session.config.lora
+    if lora.rank and not lora.start:
         return dataclasses.replace(tuned, trainable={})
-    return arms.load(config, workdir, None, tok)
+    return arms.load(session, None)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import session
 from sft.data import audit
 from sft.data.audit import rendered
 from sft.data.batches import examples, truncation
@@ -20,6 +19,7 @@ from sft.model import specs
 from sft.report.audit import dedup, page, terminal
 from sft.run import directory as workdirs
 from sft.run.progress import phase
+from sft.session import Session
 
 _LEFT = ("rows", "tokens", "trained_tokens", "mean_tokens", "max_tokens", "untrained")
 
@@ -33,10 +33,10 @@ def main(config: ConfigDict, workdir: str, strict: bool = False) -> dict[str, An
       UserError: no set is configured, or one is malformed.
       AuditFailed: ``strict``, and a finding is an error.
     """
-    spec = specs.get(config.model.name)
-    path = workdirs.prepare(config, workdir) / "data"
-    tok = session.tokenizer(config, spec)
-    splits = training.everything(config, spec, tok, path, fresh=True)
+    session = Session(config, workdir)
+    path = session.path / "data"
+    spec, tok = session.spec, session.tokenizer
+    splits = training.everything(session.sets, path, fresh=True)
     described = _described(config, splits, tok)
     with phase("auditing"):
         report = audit.examine(

@@ -6,12 +6,13 @@ from ml_collections import ConfigDict
 
 from sft.eval import mine
 from sft.report import mining
-from sft.run import directory
+from sft.session import Session
 
 
 def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any]:
     """See ``sft.eval.mine.mine``; prints the summary and what to do with the subsets."""
-    summary, parts = mine.mine(config, workdir, checkpoint)
+    session = Session(config, workdir)
+    summary, parts = mine.mine(session, checkpoint)
     print(mining.table(summary))
-    print(mining.onward(directory.path_of(workdir) / "mine", summary["arm"], config, parts))
+    print(mining.onward(session.path / "mine", summary["arm"], config, parts))
     return summary

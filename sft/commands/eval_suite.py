@@ -6,14 +6,16 @@ from ml_collections import ConfigDict
 
 from sft.eval.suites import compare, evaluate
 from sft.report import suite_terminal
-from sft.run import directory, hosts
+from sft.run import hosts
+from sft.session import Session
 
 
 def main(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | None:
     """See ``sft.eval.suites.evaluate.evaluate``; prints the results beside those of the base."""
+    session = Session(config, workdir, only_scores=True)
     with hosts.started(config):
-        results = evaluate.evaluate(config, workdir, checkpoint)
-    path = directory.path_of(workdir)
+        results = evaluate.evaluate(session, checkpoint)
+    path = session.path
     for name, result in (results or {}).items():
         arm = result["arm"]
         base = None if arm == "base" else compare.load(path, "base", name)

@@ -15,7 +15,7 @@ from sft.export import tuned as tuned_lib
 from sft.export.formats import Format
 from sft.export.verify import Difference
 from sft.run import bucket
-from sft.run import directory as workdirs
+from sft.session import Session
 
 
 def main(
@@ -50,7 +50,8 @@ def main(
       UserError: no such format or checkpoint, a place that is taken, a full disk, or an export
         that, read back, is not the model. Nothing is left behind.
     """
-    path = workdirs.prepare(config, workdir, only_scores=True)
+    session = Session(config, workdir, only_scores=True)
+    path = session.path
     if bucket.holds(out or workdir):
         raise UserError("sft export writes to a disk: give --out=DIR there, and copy that.")
     root = Path(out or path / "export")
@@ -59,7 +60,7 @@ def main(
     if checkpoint == "base":
         raise UserError("--checkpoint=base: the base model is there already. Export a tuned one.")
     with publish.terminated(), contextlib.ExitStack() as pending:
-        tuned = tuned_lib.load(config, path, checkpoint)
+        tuned = tuned_lib.load(session, checkpoint)
         origin = base_lib.of(config, tuned.spec, base)
         learnt = verify.differences(tuned, tuned.base(), {}, 1.0)
         verify.check_learnt(learnt, f"checkpoint {tuned.arm.name}")

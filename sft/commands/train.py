@@ -10,19 +10,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import session
 from sft.data.audit import findings
 from sft.data.batches import pipeline
 from sft.data.chat.encoding import CONTEXT
 from sft.data.conversation import Conversation
 from sft.data.sets import loading, training
-from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.eval import evalset, harness, limits, metrics
 from sft.eval import evaluate as evaluation
 from sft.mesh import sharding
 from sft.model import flops, specs
 from sft.run import directory as workdirs
 from sft.run import hosts, lease
+from sft.session import Session
 from sft.train import loop, optim, selection, startup
 from sft.train.selection import Rule
 from sft.train.steps import Steps, make_steps
@@ -43,13 +42,13 @@ def main(config: ConfigDict, workdir: str, profile: bool) -> dict[str, Any] | No
       Preempted: see ``loop.run``.
     """
     with hosts.started(config), lease.held(workdir):
-        return _train(config, workdir, profile)
+        return _train(Session(config, workdir), workdir, profile)
 
 
-def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | None:
+def _train(session: Session, workdir: str, trace: bool) -> dict[str, Any] | None:
+    config = session.config
     hosts.compare("versions and configuration", workdirs.facts(config))
-    spec = specs.get(config.model.name)
-    path = workdirs.prepare(config, workdir)
+    path = session.path
     rule = metrics.chooses(config)
     if (path / "DONE").exists():
         return _chosen(config, path, rule, said="already trained.")
@@ -62,9 +61,7 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     if hosts.is_first():
         workdirs.write_environment(path, [str(d) for d in mesh.devices.flat])
-    with hosts.in_turn("tokenizer"):
-        tok = session.tokenizer(config, spec)
-    splits = _read(config, spec, tok, path)
+    splits = _read(session)
     origins, weights = loading.weights(splits["train"])
     plan = pipeline.plan_training(
         splits["train"].examples.lengths,
@@ -82,17 +79,17 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
         _warn(splits)
         startup.report_adapted(config, path)
     tx = optim.make(config.optim, plan.epoch_ends[-1], config.lora.plus)
-    steps = make_steps(config, spec, tx, mesh)
+    steps = make_steps(config, session.spec, tx, mesh)
     # What they refuse shows before the weights are read.
-    at_start = _baseline(config, path, spec, tok, steps, _as_read(splits))
-    generated = _generated(config, spec, tok, steps, splits)
-    params = session.params(config, spec, steps.params_sharding)
+    at_start = _baseline(session, steps, _as_read(splits))
+    generated = _generated(session, steps, splits)
+    params = session.params(steps.params_sharding)
     task = loop.Task(
         splits["train"].examples,
         splits["validation"].examples,
         plan,
         rule,
-        flops_per_step=_flops(config, spec, splits["train"], plan),
+        flops_per_step=_flops(config, session.spec, splits["train"], plan),
         at_start=at_start,
         generated=generated,
     )
@@ -101,44 +98,37 @@ def _train(config: ConfigDict, workdir: str, trace: bool) -> dict[str, Any] | No
 
 
 def _baseline(
-    config: ConfigDict,
-    path: Path,
-    spec: specs.Spec,
-    tok: Tokenizer,
-    steps: Steps,
-    train: list[Conversation] | None,
+    session: Session, steps: Steps, train: list[Conversation] | None
 ) -> Callable[[Tree, Tree], None]:
     """What scores the model on the test set, as long as nothing has been tuned."""
+    config = session.config
     if not config.train.baseline or not (config.data.test or config.data.split.test):
         return lambda trainable, frozen: None
-    given = evalset.load(config, spec, tok, train)  # now: bad test data must stop no run halfway
+    given = evalset.load(session.sets, train)  # now: bad test data must stop no run halfway
 
     def score(trainable: Tree, frozen: Tree) -> None:
-        model = harness.Model(spec, steps, tok, trainable, frozen)
-        evaluation.baselines(config, path, spec, tok, given, lambda: model)
+        model = harness.Model(session.spec, steps, session.tokenizer, trainable, frozen)
+        evaluation.baselines(session, given, lambda: model)
 
     return score
 
 
 def _generated(
-    config: ConfigDict,
-    spec: specs.Spec,
-    tok: Tokenizer,
-    steps: Steps,
-    splits: dict[str, loading.Split],
+    session: Session, steps: Steps, splits: dict[str, loading.Split]
 ) -> Callable[[Tree, Tree], dict[str, float]]:
     """What answers the same prompts of the validation set each time, drawn by seed."""
+    config = session.config
     if not config.eval.during_training:
         return lambda trainable, frozen: {}
     validation = {"validation": splits["validation"]}
-    found = evalset.checked(config, spec, tok, validation, _as_read(splits), "validation")
+    found = evalset.checked(session.sets, validation, _as_read(splits), "validation")
     given, rows = found["validation"], splits["validation"].conversations
     count = min(config.eval.during_training, len(rows))
     drawn = np.random.default_rng(config.seed).choice(len(rows), count, replace=False)
     chosen = [rows[i] for i in sorted(drawn)]
 
     def score(trainable: Tree, frozen: Tree) -> dict[str, float]:
-        model = harness.Model(spec, steps, tok, trainable, frozen)
+        model = harness.Model(session.spec, steps, session.tokenizer, trainable, frozen)
         return harness.generated(model, config, given, chosen)
 
     return score
@@ -150,13 +140,12 @@ def _as_read(splits: dict[str, loading.Split]) -> list[Conversation] | None:
     return planned.conversations if planned else None
 
 
-def _read(
-    config: ConfigDict, spec: specs.Spec, tok: Tokenizer, path: Path
-) -> dict[str, loading.Split]:
+def _read(session: Session) -> dict[str, loading.Split]:
     """Training and validation set. The first host makes the plan that the others then find."""
+    config, path = session.config, session.path
     training.required(config, ("train", "validation"))
     with hosts.in_turn("data"):
-        found = training.everything(config, spec, tok, path / "data")
+        found = training.everything(session.sets, path / "data")
         splits = {name: found[name] for name in ("train", "validation")}
         training.gate(config, splits["train"])
         if hosts.is_first():
@@ -164,7 +153,9 @@ def _read(
     if not config.train.baseline:  # which checks them too: before the training, not after it
         for name, split in found.items():
             if name not in splits:
-                limits.warn(config, name, evalset.expected(evalset.asked(config, split)), tok)
+                limits.warn(
+                    config, name, evalset.expected(evalset.asked(config, split)), session.tokenizer
+                )
     hosts.compare("data", {f"rows of {name}": split.content for name, split in splits.items()})
     return splits
 

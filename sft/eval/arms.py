@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from sft import session
-from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.eval import harness
 from sft.mesh import sharding
-from sft.model import specs
 from sft.run import directory as workdirs
+from sft.session import Session
 from sft.train import optim, startup
 from sft.train.checkpoint import Checkpoints
 from sft.train.steps import make_steps
@@ -73,14 +71,14 @@ def is_step(checkpoint: str) -> bool:
     return re.fullmatch("[0-9]{1,18}", checkpoint) is not None
 
 
-def load(config: ConfigDict, workdir: str, step: int | None, tok: Tokenizer) -> harness.Model:
+def load(session: Session, step: int | None) -> harness.Model:
     """The weights, with what the checkpoint of that step has learnt (``None`` = nothing)."""
-    spec = specs.get(config.model.name)
+    config = session.config
     startup.use_cache(config.train.compilation_cache)
     mesh = sharding.make_mesh(config)
-    steps = make_steps(config, spec, optim.make(config.optim, 1), mesh)
-    params = session.params(config, spec, steps.params_sharding)
+    steps = make_steps(config, session.spec, optim.make(config.optim, 1), mesh)
+    params = session.params(steps.params_sharding)
     state, frozen = startup.begin(config, steps, params)
     if step is not None:
-        state, _ = Checkpoints(workdir, config, read_only=True).restore(step, state)
-    return harness.Model(spec, steps, tok, state.trainable, frozen)
+        state, _ = Checkpoints(session.path, config, read_only=True).restore(step, state)
+    return harness.Model(session.spec, steps, session.tokenizer, state.trainable, frozen)

@@ -9,13 +9,12 @@ from ml_collections import ConfigDict
 
 from sft.config.text import strings
 from sft.data.conversation import Conversation
-from sft.data.sets import loading, sources
-from sft.data.tokenizer.sentencepiece import Tokenizer
+from sft.data.sets import loading
+from sft.data.sets.loading import Sets
 from sft.errors import UserError
 from sft.eval import limits, metrics
 from sft.eval.metrics import labels as label_metrics
 from sft.eval.metrics.match import canonical
-from sft.model.specs import Spec
 from sft.run import hosts
 
 EXPECTED = "expected"  # of config.eval.labels: those of the data
@@ -49,24 +48,20 @@ class EvalSet:
         return [self.labels, self.majority, self.known_from]
 
 
-def load(
-    config: ConfigDict, spec: Spec, tok: Tokenizer, train: Sequence[Conversation] | None = None
-) -> dict[str, EvalSet]:
+def load(sets: Sets, train: Sequence[Conversation] | None = None) -> dict[str, EvalSet]:
     """The test sets, checked before any model is loaded.
 
     Args:
       train: the training rows as they were read, where they are there already.
 
     Raises:
-      UserError: as ``sets.tests`` and ``checked``.
+      UserError: as ``Sets.tests`` and ``checked``.
     """
-    return checked(config, spec, tok, loading.tests(config, spec, tok), train)
+    return checked(sets, sets.tests(), train)
 
 
 def checked(
-    config: ConfigDict,
-    spec: Spec,
-    tok: Tokenizer,
+    sets: Sets,
     splits: Mapping[str, loading.Split],
     train: Sequence[Conversation] | None = None,
     what: str = "test",
@@ -80,14 +75,15 @@ def checked(
       UserError: a metric does not suit the expected answers, none of them can be generated, or they
         are not among the labels; names metric, set, row, remedy.
     """
+    config = sets.config
     for name, split in splits.items():
         answers = expected(asked(config, split))
         label, rows = ", ".join(split.files), [c.source for c in asked(config, split)]
         metrics.check(metrics.of(config, answers), label, answers, rows)
-        limits.check(config, name, answers, tok)
+        limits.check(config, name, answers, sets.tokenizer)
     known: Counter[str] | None = None
     if config.eval.labels or any(_is_labelled(config, split) for split in splits.values()):
-        known = _training(config, spec, tok) if train is None else _counted(config, train)
+        known = _training(sets) if train is None else _counted(config, train)
     found = {name: _of(config, name, split, known) for name, split in splits.items()}
     hosts.compare(f"labels of {what}", {name: one.identity for name, one in found.items()})
     return found
@@ -162,15 +158,15 @@ def _counted(config: ConfigDict, rows: Sequence[Conversation]) -> Counter[str]:
     return Counter(canonical(look(text)) for text in expected(rows))
 
 
-def _training(config: ConfigDict, spec: Spec, tok: Tokenizer) -> Counter[str] | None:
+def _training(sets: Sets) -> Counter[str] | None:
     """The answers of the training rows, or ``None`` where there are none to be read here."""
-    if not config.data.train:
+    if not sets.config.data.train:
         return None
     try:
-        rows = sources.read(config, ["train"], loading.clusters(config, spec, tok))["train"]
+        rows = sets.rows(["train"])["train"]
     except UserError as error:
         if hosts.is_first():
             said = "warning: the labels are those of the evaluated sets alone: "
             print(f"{said}{error}", file=sys.stderr)
         return None
-    return _counted(config, rows.conversations)
+    return _counted(sets.config, rows.conversations)

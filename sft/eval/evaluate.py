@@ -2,22 +2,17 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from sft import session
 from sft.data.sets import loading
-from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.eval import arms, evalset, harness, lines, results, shots
 from sft.eval.arms import BASE, Arm
-from sft.model import specs
 from sft.run import directory as workdirs
 from sft.run import hosts
+from sft.session import Session
 
 
-def evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any] | None:
+def evaluate(session: Session, checkpoint: str) -> dict[str, Any] | None:
     """Evaluates and writes ``eval/<arm>.<set>.json``, one for each file of ``config.data.test``.
 
     A result that is there already for the same data, checkpoint and settings is not made again.
@@ -28,37 +23,32 @@ def evaluate(config: ConfigDict, workdir: str, checkpoint: str) -> dict[str, Any
     Returns:
       ``{set: result}``; ``None`` on other hosts than the first.
     """
+    config = session.config
     hosts.compare("versions and configuration", workdirs.facts(config))
-    path = workdirs.prepare(config, workdir, only_scores=True)
-    arm = arms.which(path, config, checkpoint)
-    spec = specs.get(config.model.name)
-    tok = session.tokenizer(config, spec)
-    given = evalset.load(config, spec, tok)
+    arm = arms.which(session.path, config, checkpoint)
+    given = evalset.load(session.sets)
     splits = {name: one.split for name, one in given.items()}
     hosts.compare("data", {f"rows of {name}": split.content for name, split in splits.items()})
     if hosts.is_first():
-        loading.write_report(path, loading.told_apart(splits))
+        loading.write_report(session.path, loading.told_apart(splits))
     found: list[harness.Model] = []
 
     def model() -> harness.Model:
         """Loaded once, whatever is asked of it."""
         if not found:
-            found.append(arms.load(config, workdir, arm.step, tok))
+            found.append(arms.load(session, arm.step))
         return found[0]
 
     if arm == BASE:
-        evaluated = baselines(config, path, spec, tok, given, model)
+        evaluated = baselines(session, given, model)
     else:
-        evaluated = results.of_arm(config, path, arm, given, model)
+        evaluated = results.of_arm(config, session.path, arm, given, model)
         _print_constants(evaluated)
     return evaluated if hosts.is_first() else None
 
 
 def baselines(
-    config: ConfigDict,
-    path: Path,
-    spec: specs.Spec,
-    tok: Tokenizer,
+    session: Session,
     given: dict[str, evalset.EvalSet],
     model: Callable[[], harness.Model],
 ) -> dict[str, Any]:
@@ -67,12 +57,15 @@ def baselines(
     Returns:
       ``{set: result}``, zero-shot; those with examples under ``<set>, <k> shots``.
     """
+    config, path = session.config, session.path
     evaluated = results.of_arm(config, path, BASE, given, model)
     plain = dict(evaluated)
     if config.eval.shots:
         arm = Arm(f"base.{config.eval.shots}shot", None)
-        train = loading.load(config, ["train"], spec, tok)["train"]
-        put = functools.partial(shots.put, config, spec, tok, train.conversations)
+        train = session.sets.load(["train"])["train"]
+        put = functools.partial(
+            shots.put, config, session.spec, session.tokenizer, train.conversations
+        )
         more = results.of_arm(config, path, arm, given, model, put, drawn_from=train.content)
         evaluated |= {f"{name}, {config.eval.shots} shots": more[name] for name in more}
     _print_constants(plain)

@@ -27,7 +27,6 @@ from lm_eval.models.utils import postprocess_generated_text as cut
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import session
 from sft.data.batches import pipeline
 from sft.data.chat import encoding
 from sft.data.conversation import Turn
@@ -39,6 +38,7 @@ from sft.model import specs
 from sft.model.decode import generate
 from sft.run import directory as workdirs
 from sft.run.progress import Progress
+from sft.session import Session
 from sft.train import validation
 
 BUCKET = 32  # positions: requests are padded to a multiple of it
@@ -104,8 +104,8 @@ class Gemma(TemplateLM):
         cls, config: ConfigDict, workdir: str, step: int | None, max_length: int | None = None
     ) -> "Gemma":
         """The checkpoint of that step, ``None`` = the base model."""
-        tok = session.tokenizer(config, specs.get(config.model.name))
-        return cls(arms.load(config, workdir, step, tok), config, max_length)
+        session = Session(config, workdir, only_scores=True)
+        return cls(arms.load(session, step), config, max_length)
 
     # Texts.
 

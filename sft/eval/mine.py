@@ -13,20 +13,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sft import config as configs
-from sft import session
 from sft.data.read import records
 from sft.data.sets import loading, training
 from sft.errors import UserError
 from sft.eval import arms, evalset, harness, limits, metrics, subset
-from sft.model import specs
 from sft.run import directory as workdirs
+from sft.session import Session
 from sft.train import validation
 
 Parts = dict[str, list[records.Conversation]]
 _SELECTION = ("select", "share", "low", "high", "per_category", "evaluate")  # change no score
 
 
-def mine(config: ConfigDict, workdir: str, checkpoint: str) -> tuple[dict[str, Any], Parts]:
+def mine(session: Session, checkpoint: str) -> tuple[dict[str, Any], Parts]:
     """Writes ``mine/<arm>.{ranked,train,evaluate}.jsonl`` and ``<arm>.summary.json``.
 
     The rows are scored as they are in the files, without augmented copies, and cut as in training.
@@ -41,14 +40,13 @@ def mine(config: ConfigDict, workdir: str, checkpoint: str) -> tuple[dict[str, A
     Raises:
       UserError: bad training data, a selection without rows or without rows to train on.
     """
-    path = workdirs.prepare(config, workdir)
-    arm, step = arms.which(path, config, checkpoint)
-    config = config.copy_and_resolve_references()
+    path = session.path
+    arm, step = arms.which(path, session.config, checkpoint)
+    config = session.config.copy_and_resolve_references()
     config.data.augment.copies = 0
-    spec = specs.get(config.model.name)
-    tok = session.tokenizer(config, spec)
+    tok = session.tokenizer
     training.required(config, ["train"])
-    split = training.alone(config, spec, tok, path / "data")
+    split = training.alone(loading.Sets(config, session.spec, tok), path / "data")
     # How many rows are chosen does not depend on their scores: refuse before the long work.
     subset.choose([_about(row) | {"loss": 0.0} for row in split.conversations], config)
     if config.mine.exact_match:
@@ -57,7 +55,7 @@ def mine(config: ConfigDict, workdir: str, checkpoint: str) -> tuple[dict[str, A
     fingerprint = _fingerprint(config, arm, step, split)
     rows = _stored(here, arm, fingerprint, split)
     if rows is None:
-        rows = score(arms.load(config, workdir, step, tok), config, split)
+        rows = score(arms.load(session, step), config, split)
     summary = {
         "arm": arm,
         "checkpoint": "base" if step is None else f"checkpoints/{step}",

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import session
 from sft.data.chat import encoding
 from sft.data.sets import framing, loading
 from sft.data.tokenizer.sentencepiece import Tokenizer
@@ -18,8 +17,9 @@ from sft.errors import UserError
 from sft.eval import arms
 from sft.eval.arms import Arm
 from sft.export import chat_template
-from sft.model import decoder, lora, specs
+from sft.model import decoder, lora
 from sft.model.specs import Spec
+from sft.session import Session
 from sft.types import Tree
 
 
@@ -132,22 +132,23 @@ def check_held(leaf: str, rounded: np.ndarray) -> None:
         )
 
 
-def load(config: ConfigDict, path: Path, checkpoint: str) -> Tuned:
+def load(session: Session, checkpoint: str) -> Tuned:
     """The checkpoint that ``--checkpoint`` means, with the base model of the run.
 
     Raises:
       UserError: no such checkpoint, a damaged one, or no weights.
     """
+    config, path, spec = session.config, session.path, session.spec
     arm = arms.which(path, config, checkpoint)
-    spec = specs.get(config.model.name)
-    tokenizer = session.tokenizer(config, spec)
-    model = arms.load(config, str(path), arm.step, tokenizer)
+    model = arms.load(session, arm.step)
     params, adapters = model.steps.model(model.trainable, model.frozen)
     options = dataclasses.replace(model.steps.options, remat="none", attention="reference")
 
     placed = model.steps.params_sharding
 
     def base() -> Tree:
-        return params if adapters else session.params(config, spec, placed)
+        return params if adapters else session.params(placed)
 
-    return Tuned(config, path, arm, spec, tokenizer, params, adapters, options, base, placed)
+    return Tuned(
+        config, path, arm, spec, session.tokenizer, params, adapters, options, base, placed
+    )

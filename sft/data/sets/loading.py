@@ -86,38 +86,65 @@ class Planned:
     evaluation: dict[str, tuple[list[records.Conversation], examples.Examples]]
 
 
-def load(config: ConfigDict, names: Sequence[str], spec: Spec, tok: Tokenizer) -> dict[str, Split]:
-    """The sets of these names, in order, training as it was read.
+class Sets:
+    """The sets of a configuration, each of which is read and tokenised once."""
 
-    Raises:
-      UserError: one is not configured, missing, malformed, or longer than allowed; names the file
-        and line, or the key.
-    """
-    found = sources.read(config, names, clusters(config, spec, tok))
-    return {name: _split(config, name, found[name], spec, tok) for name in names}
+    def __init__(self, config: ConfigDict, spec: Spec, tokenizer: Tokenizer):
+        self.config, self.spec, self.tokenizer = config, spec, tokenizer
+        self._rows: dict[str, records.Records] = {}
+        self._splits: dict[str, Split] = {}
+        self._tests: dict[str, Split] = {}
 
+    def rows(self, names: Sequence[str]) -> dict[str, records.Records]:
+        """The rows of these sets as they were read, those cut from the training rows apart.
 
-def tests(config: ConfigDict, spec: Spec, tok: Tokenizer) -> dict[str, Split]:
-    """The test sets: each file or source of ``config.data.test`` is one, under a short name.
+        Raises:
+          UserError: as ``sources.read``.
+        """
+        missing = [name for name in names if name not in self._rows]
+        if missing:
+            together = clusters(self.config, self.spec, self.tokenizer)
+            self._rows |= sources.read(self.config, missing, together)
+        return {name: self._rows[name] for name in names}
 
-    Raises:
-      UserError: as ``load``, or two of the same short name.
-    """
-    if config.data.split.test:
-        return load(config, ["test"], spec, tok)
-    listed = [name.strip() for name in config.data.test.split(",")]
-    labels = [Path(name).name.split(".")[0] for name in listed]
-    found = {}
-    for name, label in zip(listed, labels, strict=True):
-        if labels.count(label) > 1:
-            raise UserError(
-                f"config.data.test: {name}: more than one file is called {label!r}, and results "
-                f"are kept by that name. Rename one."
-            )
-        part = config.copy_and_resolve_references()
-        part.data.test = name
-        found |= {label: load(part, ["test"], spec, tok)["test"]}
-    return found
+    def load(self, names: Sequence[str]) -> dict[str, Split]:
+        """The sets of these names, in order, training as it was read.
+
+        Raises:
+          UserError: one is not configured, missing, malformed, or longer than allowed; names the
+            file and line, or the key.
+        """
+        for name, found in self.rows(names).items():
+            if name not in self._splits:
+                self._splits[name] = _split(self.config, name, found, self.spec, self.tokenizer)
+        return {name: self._splits[name] for name in names}
+
+    def tests(self) -> dict[str, Split]:
+        """The test sets: each file or source of ``config.data.test`` is one, by a short name.
+
+        Raises:
+          UserError: as ``load``, or two of the same short name.
+        """
+        if self.config.data.split.test:
+            return self.load(["test"])
+        if not self._tests:
+            self._tests = self._listed_tests()
+        return dict(self._tests)
+
+    def _listed_tests(self) -> dict[str, Split]:
+        listed = [name.strip() for name in self.config.data.test.split(",")]
+        labels = [Path(name).name.split(".")[0] for name in listed]
+        found = {}
+        for name, label in zip(listed, labels, strict=True):
+            if labels.count(label) > 1:
+                raise UserError(
+                    f"config.data.test: {name}: more than one file is called {label!r}, and "
+                    "results are kept by that name. Rename one."
+                )
+            part = self.config.copy_and_resolve_references()
+            part.data.test = name
+            found[label] = Sets(part, self.spec, self.tokenizer).load(["test"])["test"]
+        return found
 
 
 def told_apart(tests: dict[str, Split]) -> dict[str, Split]:

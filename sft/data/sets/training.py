@@ -12,16 +12,14 @@ from sft.data.dedup.leakage import refuse
 from sft.data.dedup.verdicts import between
 from sft.data.read import records
 from sft.data.sets import augment, loading, sources
-from sft.data.sets.loading import Split
+from sft.data.sets.loading import Sets, Split
 from sft.data.tokenizer.sentencepiece import Tokenizer
 from sft.errors import UserError
 from sft.model.specs import Spec
 from sft.run.progress import phase
 
 
-def everything(
-    config: ConfigDict, spec: Spec, tok: Tokenizer, folder: Path, fresh: bool = False
-) -> dict[str, Split]:
+def everything(sets: Sets, folder: Path, fresh: bool = False) -> dict[str, Split]:
     """Every set that the configuration gives or cuts from training rows, by name.
 
     Training rows are deduplicated by the plan in ``folder``. Where there is none, or ``fresh``, it
@@ -29,22 +27,20 @@ def everything(
     that are too long or that all go.
 
     Raises:
-      UserError: as ``tests``, there is no set, or the plan was made from something else.
+      UserError: as ``Sets.tests``, there is no set, or the plan was made from something else.
     """
-    data = config.data
+    config, data = sets.config, sets.config.data
     names = [name for name in loading.NAMES if data[name] or data.split.get(name)]
     if not names:
         raise UserError("config.data.train, validation and test are all empty: nothing to read.")
     if data.split.test or not data.test:
-        found = loading.load(config, names, spec, tok)
+        found = sets.load(names)
     else:
-        found = loading.load(config, names[:-1], spec, tok) | loading.told_apart(
-            loading.tests(config, spec, tok)
-        )
+        found = sets.load(names[:-1]) | loading.told_apart(sets.tests())
     if "train" in found:
         others = {name: split for name, split in found.items() if name != "train"}
-        planned = _plan(config, found["train"], others, tok, folder, fresh)
-        found["train"] = _apply(config, found["train"], planned, spec, tok)
+        planned = _plan(config, found["train"], others, sets.tokenizer, folder, fresh)
+        found["train"] = _apply(config, found["train"], planned, sets.spec, sets.tokenizer)
         if not fresh:
             _refuse(config, found["train"])
     return found
@@ -80,16 +76,17 @@ def gate(config: ConfigDict, split: Split) -> None:
             raise UserError(f"config.data.leakage.max_share = {leakage.max_share}: {said}")
 
 
-def alone(config: ConfigDict, spec: Spec, tok: Tokenizer, folder: Path) -> Split:
+def alone(sets: Sets, folder: Path) -> Split:
     """The training set by the plan in ``folder``, or by one that is not kept: it is compared with
     no other set.
 
     Raises:
       UserError: as ``everything``.
     """
-    train = loading.load(config, ["train"], spec, tok)["train"]
+    config, tok = sets.config, sets.tokenizer
+    train = sets.load(["train"])["train"]
     planned = _plan(config, train, {}, tok, folder if (folder / "plan.json").exists() else None)
-    found = _apply(config, train, planned, spec, tok)
+    found = _apply(config, train, planned, sets.spec, tok)
     _refuse(config, found)
     return found
 

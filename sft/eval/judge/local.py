@@ -12,7 +12,8 @@ from sft.data.sets import loading
 from sft.errors import UserError
 from sft.eval import arms, harness
 from sft.eval.judge.backend import Reply
-from sft.model import specs, weights
+from sft.model import weights
+from sft.session import Session
 
 
 class Local:
@@ -22,10 +23,10 @@ class Local:
         self._config = _as_judge(config)
         key = "judge" if config.judge.weights else "model"
         session.name_model(self._config)
-        self._spec = specs.get(self._config.model.name)
+        self._session = Session(self._config)
         files = weights.resolve(self._config.model.weights, setting=f"config.{key}.weights")
         try:
-            self._tokenizer = session.tokenizer(self._config, self._spec)
+            self._tokenizer = self._session.tokenizer
         except UserError as error:
             said = str(error).replace("config.model.tokenizer", f"config.{key}.tokenizer")
             raise UserError(said) from None
@@ -44,7 +45,7 @@ class Local:
     def ask(self, prompts: Sequence[str], on_reply: Callable[[int, Reply], None]) -> None:
         """Batch by batch, the short prompts first."""
         if self._model is None:
-            self._model = arms.load(self._config, "", None, self._tokenizer)
+            self._model = arms.load(self._session, None)
         ids = self._encode(prompts)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         size = self._config.eval.batch_size
@@ -59,7 +60,7 @@ class Local:
         return sum(map(len, self._encode(prompts)))
 
     def _encode(self, prompts: Sequence[str]) -> list:
-        form = loading.chat_format(self._config, self._spec)
+        form = loading.chat_format(self._config, self._session.spec)
         return [
             encoding.encode_prompt([Turn("user", prompt)], self._tokenizer, form)
             for prompt in prompts

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from sft import session
 from sft.config.effects import counted
 from sft.data.sets import loading
 from sft.data.tokenizer.sentencepiece import Tokenizer
@@ -17,10 +16,10 @@ from sft.eval import arms, harness
 from sft.eval.results import decisive
 from sft.eval.suites import compare, judging, read, score
 from sft.eval.suites.cases import Judge, Suite
-from sft.model import specs
 from sft.model.specs import Spec
 from sft.run import directory as workdirs
 from sft.run import hosts
+from sft.session import Session
 
 # What decides an answer. Other settings of the evaluation do not, and are no reason to ask again.
 _GENERATION = ("max_new_tokens", "temperature", "top_k", "top_p", "stop")
@@ -28,7 +27,7 @@ Said = tuple[str, bool | None]  # an answer, and whether it was cut
 
 
 def evaluate(
-    config: ConfigDict, workdir: str, checkpoint: str, judge: Judge | None = None
+    session: Session, checkpoint: str, judge: Judge | None = None
 ) -> dict[str, Any] | None:
     """Writes ``eval/<arm>.suite.<name>.json`` for each of ``config.eval.suites``.
 
@@ -46,20 +45,20 @@ def evaluate(
     Raises:
       UserError: a suite that is not sound, or has cases for a judge that cannot be had.
     """
+    config = session.config
     suites = read.listed(config.eval.suites)
-    if judge is None and score.first_criterion(suites):
-        judge = judging.by_model(config, workdir)
     hosts.compare("versions and configuration", workdirs.facts(config))
-    path = workdirs.prepare(config, workdir, only_scores=True)
+    path = session.path
+    if judge is None and score.first_criterion(suites):
+        judge = judging.by_model(config, str(path))
     arm, step = arms.which(path, config, checkpoint)
-    spec = specs.get(config.model.name)
-    tok = session.tokenizer(config, spec)
+    spec, tok = session.spec, session.tokenizer
     wanted = {suite.name: _fingerprint(config, arm, step, suite, spec, tok) for suite in suites}
     hosts.compare("suites", wanted)
     stored = {suite.name: _stored(path, arm, suite, wanted[suite.name]) for suite in suites}
     todo = [suite for suite in suites if stored[suite.name] is None]
     hosts.compare("results", {"suites to evaluate": [suite.name for suite in todo]})
-    model = arms.load(config, workdir, step, tok) if todo else None
+    model = arms.load(session, step) if todo else None
     results = {}
     for suite in suites:
         said, seconds = stored[suite.name] or _asked(model, config, suite)
