@@ -5,9 +5,9 @@ import json
 import pytest
 import tiny_run
 
-from sft import session
-from sft.data.sets import loading
 from sft.eval import arms
+from sft.run import directory
+from sft.session import Session
 from sft.train import validation
 
 shared, registered = tiny_run.shared, tiny_run.registered
@@ -51,11 +51,10 @@ def test_a_run_that_overfits_keeps_its_best_epoch_to_the_digit(shared, overfitte
     kept = sorted(int(p.name) for p in (overfitted / "checkpoints").iterdir() if p.name.isdigit())
     assert kept == [best["step"], rows[-2]["step"], rows[-1]["step"]]
 
-    config = shared.values()
-    tok = session.tokenizer(config, tiny_run.SPEC)
-    found = loading.Sets(config, tiny_run.SPEC, tok).load(["validation"])["validation"].examples
-    config.optim.schedule = "constant"
-    model = arms.load(session.Session(config, str(overfitted), only_scores=True), chosen["step"])
+    config = directory.stored_config(str(overfitted))
+    opened = Session(config, str(overfitted), only_scores=True)
+    found = opened.sets.load(["validation"])["validation"].examples
+    model = arms.load(opened, chosen["step"])
     again = validation.validate(config, model.steps, model.trainable, model.frozen, found)
     assert again == {key: best[key] for key in again}
 

@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 
 from sft import cli, session
+from sft.commands import parsing
 from sft.config.check import validate
 from sft.data.read.records import Conversation, Turn
 from sft.data.sets import loading
@@ -140,7 +141,7 @@ def test_the_files_are_read_back_as_the_same_conversations(shared, tmp_path, cap
     assert expected[0].group in {f"author{i}" for i in range(5)}
 
     advice = next(line for line in printed.splitlines() if line.startswith("next: "))
-    cli.override(config, [word for word in shlex.split(advice) if word.startswith("--config.")])
+    parsing.override(config, [word for word in shlex.split(advice) if word.startswith("--config.")])
     validate(config)
     paths = {"train": config.data.train, "test": config.data.test}
     found = {}
