@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -110,6 +111,8 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
         values[SWEEP], rest = parsing.swept(rest)
     if WORDS in entry.flags:
         values[WORDS] = [f"--config={file}"] * bool(file) + rest
+    if not entry.has_config and any(re.match(r"--config\b", word) for word in rest):
+        raise UserError(f"sft {command} takes no --config: it reads that of the run. Leave it out.")
     if RUNS in entry.flags:
         first = [given.workdir] if given.workdir else []
         values[RUNS] = first + [word for word in rest if not word.startswith("-")]

@@ -23,17 +23,18 @@ class Session:
 
     Attributes:
       config: the configuration, checked and with the model's name.
+      workdir: the run directory as it was given, before anything is made there.
     """
 
     def __init__(self, config: ConfigDict, workdir: str = "", *, only_scores: bool = False):
         """Opens nothing yet.
 
         Args:
-          workdir: the run directory, which may be in a bucket.
+          workdir: the run directory, which may be in a bucket; ``""`` where none is needed.
           only_scores: see ``directory.prepare``.
         """
         self.config = config
-        self._workdir, self._only_scores = workdir, only_scores
+        self.workdir, self._only_scores = workdir, only_scores
 
     @functools.cached_property
     def path(self) -> Path:
@@ -42,7 +43,7 @@ class Session:
         Raises:
           UserError: see ``directory.prepare``.
         """
-        return directory.prepare(self.config, self._workdir, self._only_scores)
+        return directory.prepare(self.config, self.workdir, self._only_scores)
 
     @functools.cached_property
     def spec(self) -> Spec:

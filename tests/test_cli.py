@@ -165,6 +165,7 @@ def test_broken_configuration_file(tmp_path, capsys, name):
         (["train", "C", "W", "--config.optim=3"], ["--config.optim=3"]),
         (["train", "C", "W", "extra"], ["unexpected 'extra'"]),
         (["train", "C", "--workdir"], ["--workdir: expected one argument"]),
+        (["report", "C", "W"], ["sft report takes no --config", "Leave it out"]),
         (["sweep", "C", "W", "--jobs=two"], ["--jobs: 'two' is not a whole number"]),
         (["sweep", "C", "W", "--dry_run=maybe"], ["--dry_run: ", "'maybe'"]),
     ],

@@ -206,7 +206,7 @@ def test_base_and_tuned_on_a_suite(shared, run, capsys):
     fixed = compare.compare(base, best).changes[0].fixed
     assert len(fixed) == best["kinds"]["success"]["passed"]
     assert f"{len(fixed)} fixed, 0 broken" in out and "refuses: no words of refusal" in out
-    assert shared.main("report", workdir) == 0
+    assert cli.main(["sft", "report", str(shared.path / workdir)]) == 0
     passed = best["kinds"]["success"]
     said = capsys.readouterr().out
     assert f"success 0 of {passed['count']} → {passed['passed']} of {passed['count']} (" in said

@@ -47,10 +47,10 @@ def evaluate(
     """
     config = session.config
     suites = read.listed(config.eval.suites)
+    if judge is None and score.first_criterion(suites):
+        judge = judging.by_model(config, session.workdir)
     hosts.compare("versions and configuration", workdirs.facts(config))
     path = session.path
-    if judge is None and score.first_criterion(suites):
-        judge = judging.by_model(config, str(path))
     arm, step = arms.which(path, config, checkpoint)
     spec, tok = session.spec, session.tokenizer
     wanted = {suite.name: _fingerprint(config, arm, step, suite, spec, tok) for suite in suites}
