@@ -13,7 +13,7 @@ import pytest
 import tiny_run
 
 from sft import cli
-from sft.run import lock
+from sft.run import holder
 
 pytestmark = pytest.mark.slow
 shared, registered = tiny_run.shared, tiny_run.registered
@@ -24,7 +24,7 @@ TOTAL = 24
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE", 6.0)  # over a BEAT of the processes below
+    monkeypatch.setattr(holder, "PATIENCE", 6.0)  # over a BEAT of the processes below
 
 
 def words(project, command, *more):
