@@ -1,16 +1,17 @@
 """Who holds the lock of a run directory, and the signs of life by which others know it."""
 
 import contextlib
+import itertools
 import json
 import os
 import platform
 import sys
-import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
 
 from sft.errors import UserError
+from sft.run.ticker import ticking
 
 BEAT = 5.0  # seconds between signs of life
 PATIENCE = 30.0  # seconds of silence after which a holder on another machine counts as dead
@@ -57,22 +58,14 @@ def beating(beat: Callable[[int], object]) -> Generator[None]:
 
     One that fails is passed over: a full disk or a lost network is told by those who need it.
     """
-    ended = threading.Event()
+    numbers = itertools.count(1)
 
-    def run() -> None:
-        number = 0
-        while not ended.wait(BEAT):
-            number += 1
-            with contextlib.suppress(Exception):
-                beat(number)
+    def give_sign() -> None:
+        with contextlib.suppress(Exception):
+            beat(next(numbers))
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
+    with ticking(BEAT, give_sign):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def machine() -> str:

@@ -6,7 +6,6 @@ takes less says nothing, and what takes long is seen to move. Only the first hos
 
 import contextlib
 import sys
-import threading
 import time
 from collections.abc import Generator
 from typing import IO, cast
@@ -15,6 +14,7 @@ import tqdm
 from tqdm.contrib import DummyTqdmFile
 
 from sft.run import hosts
+from sft.run.ticker import ticking
 
 EVERY = 30.0  # seconds between two lines
 WORTH_SAYING = 1.0  # seconds that a phase took
@@ -128,19 +128,12 @@ def phase(name: str) -> Generator[None]:
         said = f"{name}: {duration(seconds)}\n" if seconds >= WORTH_SAYING else "\r\x1b[K"
         print(said, end="", file=sys.stderr, flush=True)
         return
-    ended = threading.Event()
 
     def tell() -> None:
-        while not ended.wait(EVERY):
-            print_line(f"{name}: {duration(time.monotonic() - begun)} so far")
+        print_line(f"{name}: {duration(time.monotonic() - begun)} so far")
 
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
+    with ticking(EVERY, tell):
         yield
-    finally:
-        ended.set()
-        thread.join()
     if time.monotonic() - begun >= EVERY:
         print_line(f"{name}: done in {duration(time.monotonic() - begun)}")
 
