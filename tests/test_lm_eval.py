@@ -21,6 +21,7 @@ from sft.data.conversation import Turn
 from sft.errors import UserError
 from sft.eval.lm_eval import Gemma
 from sft.model import specs
+from sft.session import Session
 
 shared, registered = tiny_run.shared, tiny_run.registered
 GOLDEN = json.loads((Path(__file__).parent / "golden/lm_eval.json").read_text())
@@ -43,7 +44,7 @@ def base(project):
     """The adapter on the untuned tiny model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(specs.SPECS, tiny_run.SPEC.name, tiny_run.SPEC)
-        return Gemma.load(project.values(), str(project.path), None, GOLDEN["max_length"])
+        return Gemma.load(Session(project.values()), None, GOLDEN["max_length"])
 
 
 def test_scores_and_answers_are_those_of_the_hugging_face_backend(project, base, tmp_path):

@@ -53,7 +53,7 @@ OPTIONS = {
     "hours": Flag(float, 24.0, "N", "cap of each start: then the run saves, ends, and stays ended"),
     "price": Flag(float, 0.0, "USD", "of a chip and hour, for the estimate; spot prices vary"),
     "plan": Flag(bool, True, "", "--no-plan: submit without knowing whether the step fits"),
-    "points": FLAGS["points"],
+    "points": FLAGS["points"].of(f"sweep: {FLAGS['points'].text}"),
     "most": Flag(int, 20, "N", "sweep: runs submitted by this call"),
     "go": Flag(bool, False, "", "run the commands"),
 }
@@ -90,8 +90,7 @@ def _flags(words: list[str]) -> tuple[Namespace, list[str]]:
     table = {"config": Flag(str, None, "FILE", "a file of configs/")} | OPTIONS
     parser = parsing.Parser(prog=PROGRAM, add_help=False, allow_abbrev=False)
     parsing.add_flags(parser, table)
-    switches = [name for name, flag in table.items() if flag.kind is bool]
-    return parser.parse_known_args(parsing.spelled(words, switches))
+    return parser.parse_known_args(parsing.spelled(words, table))
 
 
 def usage() -> str:

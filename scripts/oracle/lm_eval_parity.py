@@ -82,11 +82,12 @@ def ours(folder: Path, tasks: list[str], max_length: int) -> dict:
 
     from sft.config import default
     from sft.eval.lm_eval import Gemma
+    from sft.session import Session
 
     config = default()
     config.model.weights, config.model.dtype = WEIGHTS, "float32"
     found = lm_eval.simple_evaluate(
-        Gemma.load(config, str(folder), None, max_length),
+        Gemma.load(Session(config), None, max_length),
         tasks=list(tasks),
         task_manager=TaskManager(include_defaults=False),
         bootstrap_iters=0,

@@ -15,6 +15,7 @@ from sft.errors import UserError
 from sft.eval import arms
 from sft.run import directory as workdirs
 from sft.run import hosts
+from sft.session import Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +79,14 @@ def main(
     with hosts.started(config):
         if jax.process_count() > 1:
             raise UserError("sft eval lm runs on one host. Start it on one.")
-        path = workdirs.prepare(config, workdir, only_scores=True)
+        session = Session(config, workdir, only_scores=True)
+        path = session.path
         arm, step = arms.which(path, config, checkpoint)
         manager = TaskManager(include_defaults=not all(map(_is_file, wanted.names)))
         _check(wanted.names, manager)
         begun = time.perf_counter()
         found = lm_eval.simple_evaluate(
-            Gemma.load(config, workdir, step, wanted.max_length or None),
+            Gemma.load(session, step, wanted.max_length or None),
             tasks=list(wanted.names),
             num_fewshot=None if wanted.fewshot < 0 else wanted.fewshot,
             limit=wanted.limit or None,

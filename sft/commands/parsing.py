@@ -87,9 +87,7 @@ def parse(command: str, words: Sequence[str]) -> tuple[argparse.Namespace, list[
       UserError: a value of another type, or none.
       SystemExit: ``--help`` was among the words and has been printed.
     """
-    entry = COMMANDS[command]
-    switches = [name for name, flag in _table(entry).items() if flag.kind is bool]
-    rest = spelled(words[len(command.split()) :], switches)
+    rest = spelled(words[len(command.split()) :], _table(COMMANDS[command]))
     return parser().parse_known_args([command, *rest])
 
 
@@ -159,13 +157,14 @@ def _listed(text: str) -> list[str]:
 _KINDS: dict[type, Callable[[str], Any]] = {str: str, int: _whole, float: _number, list: _listed}
 
 
-def spelled(words: Sequence[str], switches: Iterable[str]) -> list[str]:
+def spelled(words: Sequence[str], table: Mapping[str, Flag]) -> list[str]:
     """The words with one spelling: ``-workdir=W`` has two dashes, ``--json=true`` no value."""
-    names, found = set(switches), []
+    switches = {name for name, flag in table.items() if flag.kind is bool}
+    found = []
     for word in words:
         word = f"-{word}" if re.match(r"-[A-Za-z_]{2}", word) else word
         name, equals, value = word.removeprefix("--").partition("=")
-        if equals and name in names and value.lower() in (*_YES, *_NO):
+        if equals and name in switches and value.lower() in (*_YES, *_NO):
             word = f"--{name}" if value.lower() in _YES else f"--no-{name}"
         found.append(word)
     return found

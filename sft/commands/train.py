@@ -42,10 +42,10 @@ def main(config: ConfigDict, workdir: str, profile: bool) -> dict[str, Any] | No
       Preempted: see ``loop.run``.
     """
     with hosts.started(config), lease.held(workdir):
-        return _train(Session(config, workdir), workdir, profile)
+        return _train(Session(config, workdir), profile)
 
 
-def _train(session: Session, workdir: str, trace: bool) -> dict[str, Any] | None:
+def _train(session: Session, trace: bool) -> dict[str, Any] | None:
     config = session.config
     hosts.compare("versions and configuration", workdirs.facts(config))
     path = session.path
@@ -93,7 +93,7 @@ def _train(session: Session, workdir: str, trace: bool) -> dict[str, Any] | None
         at_start=at_start,
         generated=generated,
     )
-    loop.run(config, workdir, task, steps, params, trace=trace)
+    loop.run(config, session.workdir, task, steps, params, trace=trace)
     return _chosen(config, path, rule, plan.epoch_ends[-1])
 
 

@@ -86,9 +86,9 @@ class Gemma(TemplateLM):
             raise UserError("model_args: workdir=DIR is missing, the directory of a run.")
         config = workdirs.stored_config(given["workdir"])
         config.eval.batch_size = int(given.get("batch_size", config.eval.batch_size))
-        path = workdirs.prepare(config, given["workdir"], only_scores=True)
-        _, step = arms.which(path, config, str(given.get("checkpoint", "best")))
-        return cls.load(config, given["workdir"], step, given.get("max_length"))
+        session = Session(config, given["workdir"], only_scores=True)
+        _, step = arms.which(session.path, config, str(given.get("checkpoint", "best")))
+        return cls.load(session, step, given.get("max_length"))
 
     @classmethod
     def create_from_arg_string(
@@ -100,12 +100,9 @@ class Gemma(TemplateLM):
         )
 
     @classmethod
-    def load(
-        cls, config: ConfigDict, workdir: str, step: int | None, max_length: int | None = None
-    ) -> "Gemma":
+    def load(cls, session: Session, step: int | None, max_length: int | None = None) -> "Gemma":
         """The checkpoint of that step, ``None`` = the base model."""
-        session = Session(config, workdir, only_scores=True)
-        return cls(arms.load(session, step), config, max_length)
+        return cls(arms.load(session, step), session.config, max_length)
 
     # Texts.
 

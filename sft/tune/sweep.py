@@ -41,7 +41,27 @@ def run(
     jobs: int = 1,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """See ``sft.commands.sweep.main``; ``file`` is ``points`` there."""
+    """Runs what is not finished of the points, ``jobs`` at once.
+
+    Args:
+      workdir: of the sweep; each point has a directory in it.
+      words: ``--config=FILE`` and ``--config.KEY=VALUE``, as given; every point gets them too.
+      sweep: ``--sweep.KEY=A,B``, the grid.
+      file: a file of Python with ``points()``, instead of ``sweep``. Without either, the file of
+        the configuration, which has both ``get_config()`` and ``points()``.
+      trials: of a search, by ``suggest()`` of that file; 0 = no search.
+      dry_run: say what would be run, and run nothing.
+
+    Returns:
+      ``{"done", "failed": {name: why}, "points": {name: overrides}}``; of a search also
+      ``{"stopped": {name: why}, "best"}``, see ``Search.best``. Of a dry run ``{"points",
+      "commands": {name: [command, …]}}``, with those that are still to be run.
+
+    Raises:
+      UserError: a point that is not sound, before anything is started; at the end, points that
+        failed.
+      Preempted: a signal came, and the runs under way have saved.
+    """
     if not (sweep or file):
         file = next((w.removeprefix("--config=") for w in words if w.startswith("--config=")), "")
     if bool(sweep) == bool(file):
