@@ -122,7 +122,7 @@ def _parse(argv: list[str]) -> tuple[Callable[[], Any], bool]:
             raise UserError(FLAGS["workdir" if name == RUNS else name].missing)
     _check_places(command, values.get(RUNS) or [values.get("workdir") or ""])
     config = _config(entry, file, values.get("workdir") or "")
-    parsing.override(config, rest)
+    parsing.override(config, rest, program=f"sft {command}")
     validate(config)
     if entry.has_config:
         _complete(entry, config, values.get("workdir") or "")

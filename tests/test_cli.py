@@ -158,7 +158,11 @@ def test_broken_configuration_file(tmp_path, capsys, name):
         (["train", "--workdir=/nothing/there"], ["/nothing/there/config.json", "--config=FILE"]),
         (["train", "C", "W", "--config.optim.lr=1"], ["--config.optim.lr", "optim.learning_rate"]),
         (["train", "C", "W", "--config.trian.epochs=1"], ["--config.trian.epochs", "train.epochs"]),
-        (["train", "C", "W", "--wrkdir=x"], ["--wrkdir", "Did you mean 'workdir'?"]),
+        (
+            ["train", "C", "W", "--wrkdir=x"],
+            ["--wrkdir", "Did you mean 'workdir'?", "See sft train --help."],
+        ),
+        (["eval", "suites", "C", "W"], ["unexpected 'suites'", "see sft eval --help."]),
         (["train", "C", "W", "--cofig.seed=1"], ["--cofig.seed", "Did you mean 'config'?"]),
         (["train", "C", "W", "--config.train.epochs=1.5"], ["--config.train.epochs=1.5"]),
         (["train", "C", "W", "--config.train.epochs=0"], ["config.train.epochs = 0", "above 0"]),

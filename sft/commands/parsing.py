@@ -194,6 +194,9 @@ def override(
 ) -> None:
     """Applies ``--config.KEY=VALUE``; nothing else may be left on the command line.
 
+    Args:
+      program: whose ``--help`` a message points to.
+
     Raises:
       UserError: naming the word, and the nearest key.
     """
@@ -212,7 +215,7 @@ def override(
         raise UserError(f"--config.{wrong}: no such key.{hint} See sft/config.") from None
     except flags.UnrecognizedFlagError as error:
         name = error.flagname.partition(".")[0]
-        if program == "sft" and name in FLAGS:
+        if program.startswith("sft") and name in FLAGS:
             whose = ", ".join(f"sft {c}" for c, entry in COMMANDS.items() if name in entry.flags)
             raise UserError(f"--{name} is of {whose} alone. See {program} --help.") from None
         hint = configs.nearest(name, ["config", *known_flags])
